@@ -1,0 +1,96 @@
+# Trainyard's vocabulary: `make help` explains each word.
+# On a fresh machine it needs Python 3.11+ and a package index; everything else it installs into this folder.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first of these that is Python 3.11 or newer.
+PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+UV := .uv/bin/uv
+PY := .venv/bin/python
+# uv and pip share the index that the machine is set up for
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+export PYTHONPATH := $(CURDIR)
+
+## Run it
+.PHONY: demo up down status deploy
+demo: .venv/.laptop ## train a model end to end: stack up, one deployment run, a summary, down (KEEP=1 leaves it up; DATA= TRAIN= VALID= TRIALS=)
+	@$(PY) -m infra.laptop demo $(if $(KEEP),--keep) $(if $(DATA),--data "$(DATA)") $(if $(TRAIN),--train $(TRAIN)) $(if $(VALID),--valid $(VALID)) $(if $(TRIALS),--trials $(TRIALS))
+
+up: .venv/.laptop ## start the laptop stack: Prefect, MLflow, the artifact folder, a worker
+	@$(PY) -m infra.laptop up
+
+down: .venv/.laptop ## stop what `make up` started
+	@$(PY) -m infra.laptop down
+
+status: .venv/.laptop ## what runs, and where to look
+	@$(PY) -m infra.laptop status
+
+deploy: .venv/.laptop ## register the stack with Prefect, then `prefect deploy --all`
+	@$(PY) -m infra.laptop deploy
+
+## Check it
+.PHONY: check test lint types bench
+check: lint types .venv/.dev ## lint, types and the fast tests: before each commit, under 90 s
+	@$(PY) -m pytest -q tests/unit
+
+test: .venv/.dev .venv-emulator/.emulator ## every test tier that this machine can run
+	@$(PY) -m pytest
+
+lint: .venv/.dev ## style, import directions, prefect.yaml
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache && $(PY) -m infra.lint_prefect_yaml
+
+types: .venv/.dev ## mypy, strict
+	@.venv/bin/mypy
+
+bench: .venv/.laptop ## the taxi pipeline against the tutorial's own method (DATA= TRAIN= VALID=)
+	@$(PY) -m benchmarks.taxi $(if $(DATA),--data "$(DATA)") $(if $(TRAIN),--train $(TRAIN)) $(if $(VALID),--valid $(VALID))
+
+## Look after it
+.PHONY: format lock clean help
+format: .venv/.dev ## let ruff put the code in shape
+	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format .
+
+# dev holds all that laptop and flow hold, so the smaller groups follow its versions
+lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions)
+	@for group in dev laptop flow infra emulator; do \
+	  case $$group in laptop|flow) pins="-c requirements/dev.txt";; *) pins="";; esac; \
+	  $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	    $(if $(UPGRADE),--upgrade) $$pins --group $$group -o requirements/$$group.txt || exit 1; done
+	@echo uv | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	    $(if $(UPGRADE),--upgrade) - -o requirements/uv.txt
+
+clean: ## stop the stack and remove what make built and the stack wrote
+	@if [ -x $(PY) ]; then $(PY) -m infra.laptop down --quiet; fi
+	rm -rf .uv .venv .venv-emulator .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+help: ## this list
+	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- environments -----------------------------------------------------------
+# Each stamp is newer than its lock when the environment holds exactly that lock.
+$(UV): requirements/uv.txt
+	@[ -n "$(PYTHON)" ] || { echo "Trainyard needs Python 3.11 or newer: none of python3.12, python3.13, python3.11, python3 is. Install one, or name it: make PYTHON=/path/to/python"; exit 1; }
+	@echo "building a private uv in .uv"
+	@$(PYTHON) -m venv --clear .uv || { echo "Python's venv module is incomplete (Debian and Ubuntu: apt install python3-venv)"; rm -rf .uv; exit 1; }
+	@.uv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+.venv/.laptop: requirements/laptop.txt $(UV)
+	$(call environment,.venv,laptop)
+
+.venv/.dev: requirements/dev.txt $(UV)
+	$(call environment,.venv,dev)
+
+.venv-emulator/.emulator: requirements/emulator.txt $(UV)
+	$(call environment,.venv-emulator,emulator)
+
+define environment
+@echo "installing requirements/$(2).txt into $(1)"
+@$(UV) venv -q --allow-existing --no-python-downloads --python $(PYTHON) $(1)
+@$(UV) pip install -q --python $(1)/bin/python --require-hashes -r requirements/$(2).txt
+@touch $@
+endef

@@ -1,0 +1,1 @@
+"""Training flows, one pipeline a folder."""

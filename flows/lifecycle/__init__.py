@@ -1,0 +1,1 @@
+"""What happens to a model after training, the same for every pipeline."""

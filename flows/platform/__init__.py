@@ -1,0 +1,1 @@
+"""Where runs meet the outside: settings, artifact store, tracking."""

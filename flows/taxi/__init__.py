@@ -1,0 +1,1 @@
+"""Taxi trip duration in minutes, from New York's raw trip records."""

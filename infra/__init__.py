@@ -1,0 +1,1 @@
+"""Infrastructure: each target ends in one StackOutputs."""
