@@ -54,10 +54,10 @@ bench: .venv/.laptop ## the taxi pipeline against the tutorial's own method (DAT
 format: .venv/.dev ## let ruff put the code in shape
 	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format .
 
-# dev holds all that laptop and flow hold, so the smaller groups follow its versions
+# dev holds all that laptop, flow and infra hold, so the smaller groups follow its versions
 lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions)
 	@for group in dev laptop flow infra emulator; do \
-	  case $$group in laptop|flow) pins="-c requirements/dev.txt";; *) pins="";; esac; \
+	  case $$group in laptop|flow|infra) pins="-c requirements/dev.txt";; *) pins="";; esac; \
 	  $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	    $(if $(UPGRADE),--upgrade) $$pins --group $$group -o requirements/$$group.txt || exit 1; done
 	@echo uv | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
@@ -65,7 +65,7 @@ lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 take
 
 clean: ## stop the stack and remove what make built and the stack wrote
 	@if [ -x $(PY) ]; then $(PY) -m infra.laptop down --quiet; fi
-	rm -rf .uv .venv .venv-emulator .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .uv .venv .venv-emulator .venv-infra .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help: ## this list
 	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ $(UV): requirements/uv.txt
 
 .venv-emulator/.emulator: requirements/emulator.txt $(UV)
 	$(call environment,.venv-emulator,emulator)
+
+# the environment that infra/Pulumi.yaml names: `pulumi` runs the program with it
+.venv-infra/.infra: requirements/infra.txt $(UV)
+	$(call environment,.venv-infra,infra)
 
 define environment
 @echo "installing requirements/$(2).txt into $(1)"
