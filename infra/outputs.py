@@ -1,6 +1,6 @@
 """StackOutputs: what every stack hands to `register` and `prefect deploy`, whatever made it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,10 +16,48 @@ class ProcessWorkPool(_Frozen):
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]+$")
 
 
+class EcsWorkPool(_Frozen):
+    """A work pool whose worker starts each run as a Fargate task, with what the stack made for
+    runs.
+    """
+
+    type: Literal["ecs"] = "ecs"
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]+$")
+    region: str
+    cluster_arn: str
+    vpc_id: str
+    subnet_ids: tuple[str, ...] = Field(min_length=1)
+    security_group_ids: tuple[str, ...] = Field(min_length=1)
+    assign_public_ip: bool
+    """Runs live in public subnets: without an address of their own they reach nothing."""
+    capacity_provider: Literal["FARGATE", "FARGATE_SPOT"]
+    cpu_architecture: Literal["X86_64", "ARM64"]
+    execution_role_arn: str
+    """What ECS starts a run with: its image, its log, its secrets."""
+    task_role_arn: str
+    """What the run itself may do."""
+    log_group: str
+    queue_name: str
+    """Where ECS says how runs' tasks fare; the worker's observer reads it."""
+    environment: dict[str, str]
+    """What every run's container is told, beside what `register` derives from the stack."""
+    secrets: dict[str, str]
+    """Environment variable -> where ECS reads its value (`valueFrom`). The value is nowhere else.
+    """
+    api_secret_variable: Literal["PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"]
+    api_secret: str
+    """Where ECS reads what opens Prefect's API (`valueFrom`)."""
+
+
+WorkPool = Annotated[ProcessWorkPool | EcsWorkPool, Field(discriminator="type")]
+
+
 class StackOutputs(_Frozen):
     """The one contract between infrastructure and flows.
 
-    The laptop stack writes it as JSON to `.trainyard/outputs.json`.
+    The laptop stack writes it as JSON to `.trainyard/outputs.json`. A stack on AWS exports it as
+    `trainyard` and
+    keeps the same document in a parameter of Systems Manager.
     """
 
     stack: str
@@ -30,7 +68,11 @@ class StackOutputs(_Frozen):
     """A folder's absolute path, or `s3://bucket/prefix`."""
     code_dir: str
     """Where a run finds the repository's code: the clone on a laptop, `/app` in an image."""
-    work_pool: ProcessWorkPool
+    work_pool: WorkPool
+    image_repositories: dict[str, str] = Field(default_factory=dict)
+    """Image (`flow`, `worker`, `mlflow`) -> repository it is pushed to. Empty where nothing is
+    built.
+    """
 
 
 def deploy_environment(outputs: StackOutputs, image: str) -> dict[str, str]:

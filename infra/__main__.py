@@ -1,0 +1,56 @@
+"""Trainyard's stacks on AWS: `account` once an account, and one an environment. Pulumi runs this
+file.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pulumi
+import pulumi_aws as aws
+from pulumi.runtime.config import CONFIG
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from infra.account import account
+from infra.environment import Surroundings, environment
+from infra.naming import STACK_TAG, Location, Names
+from infra.settings import SettingsError, parse
+
+
+def main() -> None:
+    """Settings -> components -> outputs."""
+    try:
+        settings = parse(pulumi.get_stack(), CONFIG.get())
+    except SettingsError as error:
+        raise pulumi.RunError(str(error)) from None
+    # Explicit, so that tags and the allowed account hold for every resource.
+    provider = aws.Provider(
+        "aws",
+        region=settings.region,
+        allowed_account_ids=[settings.account_id] if settings.account_id else None,
+        default_tags={"tags": {"Project": "trainyard", STACK_TAG: settings.stack, **settings.tags}},
+    )
+    opts, ask = pulumi.ResourceOptions(provider=provider), pulumi.InvokeOptions(provider=provider)
+    location = Location(
+        partition=aws.get_partition(opts=ask).partition,
+        account=aws.get_caller_identity(opts=ask).account_id,
+        region=settings.region,
+    )
+    if settings.kind == "account":
+        outputs = account(settings, location, opts)
+    else:
+        zones = aws.get_availability_zones(state="available", opts=ask).names
+        noted = aws.ssm.get_parameters_by_path(path=Names(settings.stack).parameter(""), opts=ask)
+        found = dict(zip(noted.names, noted.values, strict=True))
+        around = Surroundings(
+            location=location,
+            zones=tuple(sorted(zones)),
+            noted=json.loads(found.get(Names(settings.stack).parameter("ready"), "{}")),
+        )
+        outputs = environment(settings, around, opts)
+    for name, value in outputs.items():
+        pulumi.export(name, value)
+
+
+main()

@@ -1,0 +1,44 @@
+"""The account's stack: what an AWS account has once, before its first environment."""
+
+from pulumi import Input, ResourceOptions
+
+from infra.components.delivery_roles import DeliveryRoles, DeliveryRolesArgs
+from infra.components.image_registry import ImageRegistry, ImageRegistryArgs
+from infra.naming import Location, Names
+from infra.settings import Settings
+
+
+def account(
+    settings: Settings, location: Location, opts: ResourceOptions
+) -> dict[str, Input[object]]:
+    """Make the account's components; returns the stack's outputs."""
+    names = Names(settings.stack)
+    registry = ImageRegistry(names("images"), ImageRegistryArgs(durable=settings.durable), opts)
+    outputs: dict[str, Input[object]] = {
+        "repositories": registry.urls,
+        "region": location.region,
+        "next": "make up STACK=dev",
+    }
+    if settings.github_repository:
+        roles = DeliveryRoles(
+            names("github"),
+            DeliveryRolesArgs(
+                location=location,
+                repository=settings.github_repository,
+                owner_id=settings.github_owner_id,
+                repository_id=settings.github_repository_id,
+                provider_arn=settings.github_oidc_provider_arn,
+                environments=settings.deploy_environments,
+                state_bucket=settings.state_bucket,
+                state_key_arn=settings.state_key_arn,
+                permissions_boundary=settings.permissions_boundary,
+                claims="oidc-repository-id" not in settings.leave_out,
+            ),
+            opts,
+        )
+        outputs |= {
+            "deploy_role_arn": roles.deploy_role_arn,
+            "preview_role_arn": roles.preview_role_arn,
+            "next": "make bootstrap, which sets the repository's variables; then push to main",
+        }
+    return outputs

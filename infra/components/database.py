@@ -1,0 +1,127 @@
+"""Database: PostgreSQL for the stack's servers. Encrypted, TLS only, reachable by who is let in,
+one by one.
+"""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+from pulumi import Input, Output, ResourceOptions
+
+from infra.components.network import Placement, open_port
+from infra.components.secret import GeneratedSecret, GeneratedSecretArgs, SecretField
+
+PORT = 5432
+USER = "trainyard"
+FIRST_DATABASE = "mlflow"
+LOGS = ("postgresql", "upgrade")
+
+
+@dataclass(frozen=True)
+class DatabaseArgs:
+    """Arguments of Database."""
+
+    placement: Placement
+    instance_class: str
+    storage_gb: int
+    standby: bool
+    backup_days: int
+    password_version: int
+    durable: bool
+    log_days: int
+
+
+class Database(pulumi.ComponentResource):
+    """One PostgreSQL instance. Every service names the password's version, so a new one reaches
+    them all.
+    """
+
+    address: Output[str]
+    identifier: Output[str]
+    password: SecretField
+
+    def __init__(self, name: str, args: DatabaseArgs, opts: ResourceOptions | None = None):
+        super().__init__("trainyard:database:Database", name, None, opts)
+        inside = ResourceOptions(parent=self)
+        secret = GeneratedSecret(
+            f"{name}-password",
+            GeneratedSecretArgs(
+                description="The database's user",
+                fields={"username": USER},
+                version=args.password_version,
+                durable=args.durable,
+            ),
+            opts=inside,
+        )
+        subnets = aws.rds.SubnetGroup(
+            f"{name}-subnets", subnet_ids=list(args.placement.database_subnet_ids), opts=inside
+        )
+        self._group = aws.ec2.SecurityGroup(
+            f"{name}-access",
+            vpc_id=args.placement.vpc_id,
+            description="The database: opened to services one by one",
+            tags={"Name": f"{name}-access"},
+            opts=inside,
+        )
+        parameters = aws.rds.ParameterGroup(
+            f"{name}-parameters",
+            family="postgres16",
+            description="PostgreSQL that refuses connections without TLS",
+            parameters=[
+                {"name": "rds.force_ssl", "value": "1"},
+                {"name": "log_min_duration_statement", "value": "1000"},
+            ],
+            opts=inside,
+        )
+        # RDS would make these groups itself, and keep their logs forever.
+        logs = [
+            aws.cloudwatch.LogGroup(
+                f"{name}-{kind}-logs",
+                name=f"/aws/rds/instance/{name}/{kind}",
+                retention_in_days=args.log_days,
+                opts=inside,
+            )
+            for kind in LOGS
+        ]
+        instance = aws.rds.Instance(
+            f"{name}-postgres",
+            identifier=name,  # the log groups' names depend on it
+            engine="postgres",
+            engine_version="16",
+            auto_minor_version_upgrade=True,
+            instance_class=args.instance_class,
+            allocated_storage=args.storage_gb,
+            # A full disk stops every service; growing costs cents.
+            max_allocated_storage=args.storage_gb * 5,
+            storage_type="gp3",
+            storage_encrypted=True,
+            db_name=FIRST_DATABASE,
+            username=USER,
+            password=secret.password,
+            port=PORT,
+            parameter_group_name=parameters.name,
+            db_subnet_group_name=subnets.name,
+            vpc_security_group_ids=[self._group.id],
+            publicly_accessible=False,
+            multi_az=args.standby,
+            backup_retention_period=args.backup_days,
+            backup_window="03:00-04:00",
+            maintenance_window="sun:04:30-sun:05:30",
+            copy_tags_to_snapshot=True,
+            enabled_cloudwatch_logs_exports=list(LOGS),
+            # Without it AWS charges for old versions on its own.
+            engine_lifecycle_support="open-source-rds-extended-support-disabled",
+            deletion_protection=args.durable,
+            skip_final_snapshot=not args.durable,
+            final_snapshot_identifier=f"{name}-final" if args.durable else None,
+            delete_automated_backups=not args.durable,
+            apply_immediately=True,  # a new password must not wait for Sunday
+            opts=ResourceOptions(parent=self, protect=args.durable, depends_on=logs),
+        )
+        self.address, self.identifier = instance.address, instance.identifier
+        self.password = secret.field("password")
+        self.register_outputs({"address": self.address})
+
+    def let_in(self, name: str, group: Input[str], opts: ResourceOptions) -> None:
+        """Open the database to the members of a security group."""
+        open_port(name, PORT, what="the database", source=group, target=self._group.id, opts=opts)

@@ -1,0 +1,121 @@
+"""Deployer and Tunnel: what someone outside sends into the VPC, to reach what has no way in."""
+
+from dataclasses import dataclass
+
+import pulumi
+from pulumi import Output, ResourceOptions
+
+from infra import iam
+from infra.components.fargate import Container, Platform, Size, Task, TaskArgs
+from infra.components.network import Placement, task_security_group
+from infra.components.prefect_api import PrefectApi
+
+# A forgotten tunnel closes itself.
+TUNNEL_SECONDS = 4 * 3600
+
+
+@dataclass(frozen=True)
+class DeployerArgs:
+    """Arguments of Deployer."""
+
+    platform: Platform
+    placement: Placement
+    image: str
+    api: PrefectApi
+    outputs_parameter: str
+    log_group: str
+
+
+class Deployer(pulumi.ComponentResource):
+    """A task that registers the stack with Prefect and runs `prefect deploy --all`, from inside the
+    VPC.
+    """
+
+    task: Task
+    security_group_id: Output[str]
+
+    def __init__(self, name: str, args: DeployerArgs, opts: ResourceOptions | None = None):
+        super().__init__("trainyard:delivery:Deployer", name, None, opts)
+        inside = ResourceOptions(parent=self)
+        location = args.platform.location
+        self.task = Task(
+            name,
+            TaskArgs(
+                platform=args.platform,
+                container_name="deployer",
+                container=Container(
+                    image=args.image,
+                    command=("python", "-m", "infra.deployer", args.outputs_parameter),
+                    environment={
+                        "AWS_DEFAULT_REGION": location.region,
+                        "HOME": "/tmp",  # noqa: S108 (the one folder it may write)
+                        "PREFECT_API_URL": args.api.url,
+                        "PREFECT_HOME": "/tmp/prefect",  # noqa: S108
+                    },
+                    secrets={args.api.secret_variable: args.api.secret},
+                ),
+                size=Size(512, 1024),
+                log_group=args.log_group,
+                rights=[
+                    iam.allow(
+                        "ReadOutputs",
+                        "ssm:GetParameter",
+                        on=[location.arn("ssm", f"parameter{args.outputs_parameter}")],
+                    )
+                ],
+            ),
+            opts=inside,
+        )
+        group = task_security_group(f"{name}-access", args.placement.vpc_id, "Deployer", inside)
+        self.security_group_id = group.id
+        self.register_outputs({"definition": self.task.definition.arn})
+
+
+@dataclass(frozen=True)
+class TunnelArgs:
+    """Arguments of Tunnel."""
+
+    platform: Platform
+    placement: Placement
+    image: str
+    log_group: str
+
+
+class Tunnel(pulumi.ComponentResource):
+    """A task that does nothing but let Systems Manager forward a port: `make ui` starts and stops
+    it.
+    """
+
+    task: Task
+    security_group_id: Output[str]
+
+    def __init__(self, name: str, args: TunnelArgs, opts: ResourceOptions | None = None):
+        super().__init__("trainyard:delivery:Tunnel", name, None, opts)
+        inside = ResourceOptions(parent=self)
+        self.task = Task(
+            name,
+            TaskArgs(
+                platform=args.platform,
+                container_name="tunnel",
+                container=Container(
+                    image=args.image,
+                    command=("sleep", str(TUNNEL_SECONDS)),
+                    writable_root=True,
+                ),
+                size=Size(256, 512),
+                log_group=args.log_group,
+                rights=[
+                    iam.anywhere(
+                        "Tunnel",
+                        "ssmmessages:CreateControlChannel",
+                        "ssmmessages:CreateDataChannel",
+                        "ssmmessages:OpenControlChannel",
+                        "ssmmessages:OpenDataChannel",
+                    )
+                ],
+            ),
+            opts=inside,
+        )
+        group = task_security_group(f"{name}-access", args.placement.vpc_id, "Tunnel", inside)
+        self.security_group_id = group.id
+        self.register_outputs({"definition": self.task.definition.arn})

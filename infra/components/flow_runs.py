@@ -1,0 +1,85 @@
+"""FlowRuns: what a flow run's task is started with: two roles, a security group, a log group."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pulumi
+import pulumi_aws as aws
+from pulumi import Input, Output, ResourceOptions
+
+from infra import iam
+from infra.components.artifact_store import FLOWS
+from infra.components.fargate import Platform, task_role
+from infra.components.network import Placement, task_security_group
+from infra.components.secret import SecretField
+
+
+@dataclass(frozen=True)
+class FlowRunsArgs:
+    """Arguments of FlowRuns."""
+
+    platform: Platform
+    placement: Placement
+    log_group: str
+    bucket_arn: Input[str]
+    key_arn: Input[str] | None
+    source_prefixes: Sequence[str]
+    """`s3://bucket/prefix/`: what flows may read beside the stack's own bucket."""
+    secrets: Mapping[str, SecretField] = field(default_factory=dict)
+    """What a run's container is given, by the name of its environment variable."""
+
+
+class FlowRuns(pulumi.ComponentResource):
+    """What the worker hands to RunTask. These are the two roles, and the only ones, that it may
+    pass.
+    """
+
+    execution_role_arn: Output[str]
+    task_role_arn: Output[str]
+    security_group_id: Output[str]
+    log_group_name: Output[str]
+    log_group_arn: Output[str]
+
+    def __init__(self, name: str, args: FlowRunsArgs, opts: ResourceOptions | None = None):
+        super().__init__("trainyard:compute:FlowRuns", name, None, opts)
+        inside = ResourceOptions(parent=self)
+        platform = args.platform
+        logs = aws.cloudwatch.LogGroup(
+            f"{name}-logs", name=args.log_group, retention_in_days=platform.log_days, opts=inside
+        )
+        start = [
+            *iam.pull_images(platform.location, platform.image_account),
+            iam.write_logs(logs.arn),
+        ]
+        arns = list({id(s.arn): s.arn for s in args.secrets.values()}.values())
+        if arns:
+            start.append(iam.allow("ReadSecrets", "secretsmanager:GetSecretValue", on=arns))
+        rights = [*iam.use_prefix(args.bucket_arn, FLOWS)]
+        if args.key_arn is not None:
+            rights.append(iam.use_key(args.key_arn))
+        rights += read_sources(args)
+        execution, _ = task_role(f"{name}-execution", platform, start, self)
+        task, _ = task_role(f"{name}-task", platform, rights, self)
+        group = task_security_group(f"{name}-access", args.placement.vpc_id, "Flow runs", inside)
+        self.execution_role_arn, self.task_role_arn = execution.arn, task.arn
+        self.security_group_id = group.id
+        self.log_group_name, self.log_group_arn = logs.name, logs.arn
+        self.register_outputs({"task_role_arn": self.task_role_arn})
+
+
+def read_sources(args: FlowRunsArgs) -> list[iam.Statement]:
+    """Read the source prefixes that the settings name, and list nothing beside them."""
+    location, statements = args.platform.location, []
+    for i, source in enumerate(args.source_prefixes):
+        bucket, _, prefix = source.removeprefix("s3://").partition("/")
+        arn = location.bucket_arn(bucket)
+        statements += [
+            iam.allow(f"ReadSource{i}", "s3:GetObject", on=[f"{arn}/{prefix}*"]),
+            iam.allow(
+                f"ListSource{i}",
+                "s3:ListBucket",
+                on=[arn],
+                when={"StringLike": {"s3:prefix": [f"{prefix}*"]}},
+            ),
+        ]
+    return statements

@@ -1,0 +1,48 @@
+"""Which services may run: those whose database is as their image wants it, in a stack that Prefect
+knows.
+
+`make up` brings a stack up in an order (stack, migrations, `register`, services) and notes in a
+parameter of the stack what it has done. The program reads the note before it decides, so a bare
+`pulumi up` holds a new
+service back instead
+of starting it too early, and leaves alone what runs.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Servers with a schema of their own, by the image that they run from. Empty: not in this
+    stack.
+    """
+
+    mlflow: str = ""
+    prefect: str = ""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What may run."""
+
+    mlflow: bool
+    prefect: bool
+    worker: bool
+
+
+def note(servers: Servers) -> str:
+    """What `make up` writes down when migrations and `register` are done."""
+    return json.dumps({"mlflow": servers.mlflow, "prefect": servers.prefect}, sort_keys=True)
+
+
+NOTHING_DONE = "{}"
+
+
+def ready(noted: Mapping[str, str], servers: Servers, *, worker_image: str) -> Ready:
+    """Compare the note with the images that the settings name."""
+    mlflow = bool(servers.mlflow) and noted.get("mlflow") == servers.mlflow
+    prefect = bool(servers.prefect) and noted.get("prefect") == servers.prefect
+    api = prefect or not servers.prefect
+    return Ready(mlflow=mlflow, prefect=prefect, worker=bool(noted and worker_image and api))
