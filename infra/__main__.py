@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from infra.account import account
 from infra.environment import Surroundings, environment
-from infra.naming import STACK_TAG, Location, Names
+from infra.naming import READY, STACK_TAG, Location, Names
+from infra.readiness import NOTHING_DONE
 from infra.settings import SettingsError, parse
 
 
@@ -41,12 +42,13 @@ def main() -> None:
         outputs = account(settings, location, opts)
     else:
         zones = aws.get_availability_zones(state="available", opts=ask).names
-        noted = aws.ssm.get_parameters_by_path(path=Names(settings.stack).parameter(""), opts=ask)
+        names = Names(settings.stack)
+        noted = aws.ssm.get_parameters_by_path(path=names.parameters, opts=ask)
         found = dict(zip(noted.names, noted.values, strict=True))
         around = Surroundings(
             location=location,
             zones=tuple(sorted(zones)),
-            noted=json.loads(found.get(Names(settings.stack).parameter("ready"), "{}")),
+            noted=json.loads(found.get(names.parameter(READY), NOTHING_DONE)),
         )
         outputs = environment(settings, around, opts)
     for name, value in outputs.items():

@@ -31,9 +31,14 @@ class Names:
         """A component's log group."""
         return f"/trainyard/{self.stack}/{part}"
 
+    @property
+    def parameters(self) -> str:
+        """Where the stack's parameters are in Systems Manager's store."""
+        return f"/trainyard/{self.stack}"
+
     def parameter(self, part: str) -> str:
-        """A parameter in Systems Manager's store."""
-        return f"/trainyard/{self.stack}/{part}"
+        """One of them."""
+        return f"{self.parameters}/{part}"
 
     @property
     def namespace(self) -> str:

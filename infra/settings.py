@@ -351,7 +351,7 @@ class Settings(BaseModel):
 # --- contradictions -------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Contradiction:
-    """Settings that are each right and can't be together. It is reported at the first of its keys."""
+    """Settings that are each right and can't be together; reported at the first of the keys."""
 
     keys: tuple[str, ...]
     holds: Callable[[Settings], bool]

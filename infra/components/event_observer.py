@@ -21,7 +21,7 @@ class EventObserverArgs:
 
 
 class EventObserver(pulumi.ComponentResource):
-    """EventBridge rule -> queue -> the worker; what it can't digest after three tries is set aside."""
+    """EventBridge rule -> queue -> worker; what it can't digest in three tries is set aside."""
 
     queue_name: str
     queue_arn: Output[str]

@@ -141,7 +141,7 @@ class TaskArgs:
 
 
 class Task(pulumi.ComponentResource):
-    """A task definition with its log group and its two roles: what starts it, and what it may do."""
+    """A task definition, its log group and two roles: what starts it, and what it may do."""
 
     definition: aws.ecs.TaskDefinition
 

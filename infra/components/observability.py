@@ -42,7 +42,7 @@ class ObservabilityArgs:
 
 
 class Observability(pulumi.ComponentResource):
-    """The topic, made first so that others can name it; `watch` adds the alarms and the dashboard."""
+    """The topic, made first so that others can name it; `watch` adds alarms and dashboard."""
 
     topic_arn: Output[str]
 

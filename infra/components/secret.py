@@ -74,10 +74,11 @@ class GeneratedSecret(pulumi.ComponentResource):
             exclude_punctuation=True,
             opts=pulumi.InvokeOutputOptions(parent=self),
         ).random_password
+        generated: Output[str] = Output.secret(password.apply(content))
         self._stored = aws.secretsmanager.SecretVersion(
             f"{name}-v{args.version}",
             secret_id=secret.id,
-            secret_string=Output.secret(password.apply(content)),
+            secret_string=generated,
             opts=ResourceOptions(parent=self, ignore_changes=["secretString"]),
         )
         self.arn = secret.arn

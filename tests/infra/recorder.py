@@ -1,6 +1,6 @@
 """The whole program, run without Pulumi's engine, with everything that it asks for recorded.
 
-It proves what the program asks for. What AWS makes of it, an emulator (tests/rehearsal) or AWS shows.
+It proves what the program asks for. What AWS makes of it, an emulator or AWS shows.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from infra import settings as trainyard
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 PROGRAM = Path(__file__).parents[2] / "infra" / "__main__.py"
-SECRET = "4dabf18193072939515e22adb298388d"  # the key that marks a value of Pulumi's own kind
+SIGNATURE = "4dabf18193072939515e22adb298388d"  # the key that marks a value of Pulumi's own kind
 
 # Resources whose ARN is not `arn:aws:<service>:<region>:<account>:<name>`.
 ARNS = {
@@ -103,7 +103,7 @@ class Recording:
 def bare(value: Any) -> Any:
     """A value with the marks of its secrets taken off."""
     if isinstance(value, Mapping):
-        if SECRET in value:
+        if SIGNATURE in value:
             return bare(value.get("value"))
         return {k: bare(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -113,7 +113,7 @@ def bare(value: Any) -> Any:
 
 def is_secret(value: Any) -> bool:
     """Whether Pulumi keeps a value encrypted."""
-    return isinstance(value, Mapping) and SECRET in value
+    return isinstance(value, Mapping) and SIGNATURE in value
 
 
 class Cloud(mocks.Mocks):
@@ -123,12 +123,12 @@ class Cloud(mocks.Mocks):
         self.preview, self.noted, self.passwords = preview, noted, 0
 
     def call(self, args: mocks.MockCallArgs) -> Any:
-        token = args.token.rsplit(":", 1)[1]
-        if token == "getParametersByPath":
+        called = args.token.rsplit(":", 1)[1]
+        if called == "getParametersByPath":
             path = args.args["path"]
             found = [f"{path}/outputs", f"{path}/ready"] if self.noted else []
             return {"names": found, "values": ["{}", self.noted][: len(found)], "path": path}
-        if token == "getRandomPassword":
+        if called == "getRandomPassword":
             self.passwords += 1  # another one each time, as AWS gives
             made = hashlib.sha256(str(self.passwords).encode()).hexdigest()[:40]
             return {"randomPassword": made}
@@ -136,7 +136,7 @@ class Cloud(mocks.Mocks):
             "getPartition": {"partition": "aws"},
             "getCallerIdentity": {"accountId": ACCOUNT},
             "getAvailabilityZones": {"names": [f"{REGION}{zone}" for zone in "cab"]},
-        }[token]
+        }[called]
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         state = dict(args.inputs)
@@ -198,7 +198,7 @@ def run(
     region: str = REGION,
     **config: Any,
 ) -> Recording:
-    """Run infra/__main__.py for a stack with these settings; `noted` is what `make up` wrote down."""
+    """Run the program for a stack with these settings; `noted` is what `make up` wrote down."""
     # As Pulumi does: every declared setting arrives, as text.
     values = {f"trainyard:{k}": v["default"] for k, v in trainyard.declared().items()}
     values |= {"aws:region": region} | {f"trainyard:{k}": v for k, v in config.items()}
