@@ -16,7 +16,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 PROJECT = "trainyard"
@@ -212,7 +212,7 @@ class Settings(BaseModel):
     cpu_architecture: Literal["x86_64", "arm64"] = setting(
         "x86_64", "Of images and tasks together.", "x86_64 or arm64"
     )
-    vpc_cidr: str = setting(
+    vpc_cidr: Annotated[str, AfterValidator(_network)] = setting(
         "10.20.0.0/16",
         "Addresses of the VPC that the stack makes.",
         "a private IPv4 network of /16 to /22",
@@ -312,7 +312,7 @@ class Settings(BaseModel):
         "1 or more",
         ge=1,
     )
-    log_days: int = setting(
+    log_days: Annotated[int, AfterValidator(_log_days)] = setting(
         0,
         "How long logs stay; 0 leaves it to the profile.",
         f"0 or one of {', '.join(map(str, LOG_RETENTION_DAYS))}",

@@ -10,7 +10,7 @@ import runpy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 from pulumi.runtime import mocks, rpc, run_in_stack, set_all_config, settings
@@ -167,7 +167,7 @@ class Recorder(mocks.MockMonitor):
         self.recording = recording
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802
-        answer = super().RegisterResource(request)
+        answer = super().RegisterResource(request)  # type: ignore[no-untyped-call]
         if request.type != "pulumi:pulumi:Stack":
             self.recording.resources.append(
                 Resource(
@@ -187,7 +187,12 @@ class Recorder(mocks.MockMonitor):
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
         if "pulumi:pulumi:Stack" in request.urn.split("::")[2].split("$")[-1]:
             self.recording.exports = rpc.deserialize_properties(request.outputs)
-        return super().RegisterResourceOutputs(request)
+        return super().RegisterResourceOutputs(request)  # type: ignore[no-untyped-call]
+
+
+def program() -> None:
+    """What Pulumi runs."""
+    runpy.run_path(str(PROGRAM), run_name="__main__")
 
 
 def run(
@@ -212,15 +217,10 @@ def run(
         mocks.set_mocks(
             cloud, "trainyard", stack, preview=preview, monitor=Recorder(cloud, recording)
         )
-        settings.set_root_resource(None)  # run_in_stack makes its own
+        settings.set_root_resource(cast(pulumi.Resource, None))  # run_in_stack makes its own
         set_all_config(texts)
-        loop.run_until_complete(
-            run_in_stack(lambda: runpy.run_path(str(PROGRAM), run_name="__main__"))
-        )
+        loop.run_until_complete(run_in_stack(program))
     finally:
         loop.close()
-        settings.set_root_resource(None)
+        settings.set_root_resource(cast(pulumi.Resource, None))
     return recording
-
-
-__all__ = ["ACCOUNT", "REGION", "Recording", "Resource", "bare", "is_secret", "pulumi", "run"]

@@ -18,15 +18,19 @@ from tests.infra.recorder import Recording, bare
 
 DIGEST = f"registry.example/trainyard/flow@sha256:{'a' * 64}"
 KEY_ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:prefect-AbCdEf"
-CLOUD = {
+CLOUD: dict[str, Any] = {
     "prefect": "cloud",
     "prefectApiUrl": "https://api.prefect.cloud/api/accounts/a/workspaces/w",
     "prefectApiKeySecretArn": KEY_ARN,
 }
-OWN_VPC = {"vpcId": "vpc-0a", "subnetIds": ["subnet-0a", "subnet-0b"], "assignPublicIp": True}
-IMAGES = {"flowImage": DIGEST, "workerImage": DIGEST, "mlflowImage": DIGEST}
+OWN_VPC: dict[str, Any] = {
+    "vpcId": "vpc-0a",
+    "subnetIds": ["subnet-0a", "subnet-0b"],
+    "assignPublicIp": True,
+}
+IMAGES: dict[str, Any] = {"flowImage": DIGEST, "workerImage": DIGEST, "mlflowImage": DIGEST}
 READY = note(Servers(mlflow=DIGEST, prefect=DIGEST))
-GITHUB = {
+GITHUB: dict[str, Any] = {
     "kind": "account",
     "githubRepository": "acme/rides",
     "githubOwnerId": "11",
@@ -242,7 +246,8 @@ def test_policies_fit_into_iam() -> None:
 
 def test_a_boundary_is_on_every_role() -> None:
     boundary = "arn:aws:iam::123456789012:policy/bound"
-    for config in ({"profile": "standard"}, {"stack": "account", **GITHUB}):
+    configs: list[dict[str, Any]] = [{"profile": "standard"}, {"stack": "account", **GITHUB}]
+    for config in configs:
         made = recorder.run(**config, permissionsBoundary=boundary)
         roles = made.of("Role")
         assert roles
