@@ -2,8 +2,7 @@
 there is.
 """
 
-import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pulumi_aws as aws
 from pulumi import Input, Output, ResourceOptions
@@ -33,7 +32,7 @@ from infra.components.tracking_server import ADMIN, TrackingServer, TrackingServ
 from infra.components.tracking_server import PORT as MLFLOW_PORT
 from infra.components.worker import Worker, WorkerArgs
 from infra.naming import OUTPUTS, READY, REPOSITORIES, Location, Names, repository
-from infra.readiness import NOTHING_DONE, Ready, Servers, ready
+from infra.readiness import NOTHING_DONE, Servers, ready
 from infra.settings import Settings
 
 
@@ -44,7 +43,7 @@ class Surroundings:
     location: Location
     zones: tuple[str, ...]
     """Names of the region's availability zones."""
-    noted: dict[str, str]
+    noted: dict[str, object]
     """What `make up` has done to this stack (infra/readiness.py)."""
 
 
@@ -64,8 +63,6 @@ def environment(
     own_tracking, own_prefect = not settings.tracking_uri, settings.prefect == "self-hosted"
     # A stack runs no server of a kind that it has elsewhere, so it may need no database at all.
     may_run = ready(around.noted, servers_of(settings), worker_image=settings.worker_image)
-    if own_prefect and not settings.worker_image:
-        may_run = Ready(mlflow=may_run.mlflow, prefect=False, worker=False)
     platform = Platform(
         location=around.location,
         architecture=settings.cpu_architecture,
@@ -205,6 +202,7 @@ def environment(
             platform=platform,
             placement=placement,
             image=settings.worker_image,
+            flow_image=settings.flow_image,
             api=api,
             outputs_parameter=names.parameter(OUTPUTS),
             log_group=names.log_group("deployer"),
@@ -356,7 +354,8 @@ def environment(
                 **({"migrate-prefect": server.service.security_group_id} if server else {}),
             },
         ),
-        "servers": json.loads(json.dumps(servers_of(settings).__dict__)),
+        "servers": asdict(servers_of(settings)),
+        "flow_image": settings.flow_image,
         "held_back": held,
         "next": next_step(settings, held),
     }

@@ -32,17 +32,20 @@ class Ready:
     worker: bool
 
 
-def note(servers: Servers) -> str:
-    """What `make up` writes down when migrations and `register` are done."""
-    return json.dumps({"mlflow": servers.mlflow, "prefect": servers.prefect}, sort_keys=True)
+def note(servers: Servers, *, registered: bool = True) -> str:
+    """What `make up` writes down: first when migrations are done, then when `register` is."""
+    migrated = {"mlflow": servers.mlflow, "prefect": servers.prefect}
+    return json.dumps({**migrated, "registered": registered}, sort_keys=True)
 
 
 NOTHING_DONE = "{}"
 
 
-def ready(noted: Mapping[str, str], servers: Servers, *, worker_image: str) -> Ready:
+def ready(noted: Mapping[str, object], servers: Servers, *, worker_image: str) -> Ready:
     """Compare the note with the images that the settings name."""
     mlflow = bool(servers.mlflow) and noted.get("mlflow") == servers.mlflow
     prefect = bool(servers.prefect) and noted.get("prefect") == servers.prefect
     api = prefect or not servers.prefect
-    return Ready(mlflow=mlflow, prefect=prefect, worker=bool(noted and worker_image and api))
+    # A worker that starts before its pool is registered would find none.
+    worker = bool(worker_image) and api and noted.get("registered") is True
+    return Ready(mlflow=mlflow, prefect=prefect, worker=worker)

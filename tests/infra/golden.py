@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from infra import recorder
 from infra.readiness import Servers, note
-from tests.infra import recorder
-from tests.infra.recorder import Recording
+from infra.recorder import Recording
 
 FOLDER = Path(__file__).parent / "golden"
 DIGEST = f"registry.example/trainyard@sha256:{'a' * 64}"
@@ -26,12 +26,11 @@ ACCOUNT: dict[str, Any] = {
 
 def table(stack: Recording) -> str:
     """A stack as a Markdown table: component, type, name, and whether it is protected."""
-    components = {r.name: r.type for r in stack.resources if not r.custom}
     rows = []
     for resource in stack.resources:
         if not resource.custom or resource.type.startswith("pulumi:"):
             continue
-        component = components.get(resource.parent, "").rsplit(":", 1)[-1]
+        component = stack.component(resource)
         kind = resource.type.removeprefix("aws:").split(":")[0]
         module, name = kind.split("/")
         label = f"{module}.{name[:1].upper()}{name[1:]}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from infra.iam import UNSCOPED
 from infra.outputs import StackOutputs
-from tests.infra.recorder import Recording, is_secret
+from infra.recorder import Recording, is_secret
 
 Rule = Callable[[Recording], Iterator[str]]
 RULES: list[Rule] = []

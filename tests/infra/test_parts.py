@@ -123,6 +123,12 @@ OWN = Servers(mlflow="m1", prefect="w1")
         ({}, OWN, "w1", Ready(mlflow=False, prefect=False, worker=False)),
         (json.loads(note(OWN)), OWN, "w1", Ready(mlflow=True, prefect=True, worker=True)),
         (
+            json.loads(note(OWN, registered=False)),
+            OWN,
+            "w1",
+            Ready(mlflow=True, prefect=True, worker=False),
+        ),
+        (
             json.loads(note(OWN)),
             Servers(mlflow="m2", prefect="w1"),
             "w1",
@@ -149,6 +155,6 @@ OWN = Servers(mlflow="m1", prefect="w1")
     ],
 )
 def test_a_service_runs_when_its_schema_and_its_api_are_there(
-    noted: dict[str, str], servers: Servers, worker: str, expected: Ready
+    noted: dict[str, object], servers: Servers, worker: str, expected: Ready
 ) -> None:
     assert ready(noted, servers, worker_image=worker) == expected

@@ -54,7 +54,7 @@ def test_texts_become_what_they_mean() -> None:
 def test_settings_cant_be_changed() -> None:
     settings = parse("dev", config())
     with pytest.raises(ValidationError):
-        settings.profile = "ha"  # type: ignore[misc]
+        settings.profile = "ha"
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

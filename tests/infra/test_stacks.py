@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from infra import recorder
 from infra.iam import UNSCOPED
 from infra.readiness import Servers, note
-from tests.infra import recorder
+from infra.recorder import Recording, bare
 from tests.infra.invariants import RULES, Rule, broken
-from tests.infra.recorder import Recording, bare
 
 DIGEST = f"registry.example/trainyard/flow@sha256:{'a' * 64}"
 KEY_ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:prefect-AbCdEf"

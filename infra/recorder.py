@@ -1,6 +1,7 @@
 """The whole program, run without Pulumi's engine, with everything that it asks for recorded.
 
-It proves what the program asks for. What AWS makes of it, an emulator or AWS shows.
+For tests, prices and pictures of a stack. It shows what the program asks for; what AWS makes of it,
+an emulator or AWS shows.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from pulumi.runtime import mocks, rpc, run_in_stack, set_all_config, settings
 from infra import settings as trainyard
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
-PROGRAM = Path(__file__).parents[2] / "infra" / "__main__.py"
+PROGRAM = Path(__file__).parent / "__main__.py"
 SIGNATURE = "4dabf18193072939515e22adb298388d"  # the key that marks a value of Pulumi's own kind
 
 # Resources whose ARN is not `arn:aws:<service>:<region>:<account>:<name>`.
@@ -48,6 +49,7 @@ class Resource:
     name: str
     inputs: Mapping[str, Any]
     parent: str
+    """The parent's type and name; names alone needn't differ."""
     protect: bool
     ignored: tuple[str, ...]
     dependencies: tuple[str, ...]
@@ -83,6 +85,15 @@ class Recording:
         """The resource of a type whose name ends so."""
         (found,) = [r for r in self.of(kind) if r.name.endswith(name)]
         return found
+
+    def component(self, resource: Resource) -> str:
+        """The kind of the outermost component that a resource belongs to; empty without one."""
+        components = {f"{r.type} {r.name}": r for r in self.resources if not r.custom}
+        outermost = ""
+        while resource.parent in components:
+            resource = components[resource.parent]
+            outermost = resource.type.rsplit(":", 1)[-1]
+        return outermost
 
     def containers(self) -> Iterator[tuple[Resource, dict[str, Any]]]:
         """Every container of every task definition."""
@@ -123,6 +134,7 @@ class Cloud(mocks.Mocks):
         self.preview, self.noted, self.passwords = preview, noted, 0
 
     def call(self, args: mocks.MockCallArgs) -> Any:
+        """What a lookup finds."""
         called = args.token.rsplit(":", 1)[1]
         if called == "getParametersByPath":
             path = args.args["path"]
@@ -139,6 +151,7 @@ class Cloud(mocks.Mocks):
         }[called]
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        """A resource's id and what is known of it once it exists."""
         state = dict(args.inputs)
         if not args.custom or self.preview:
             return ("" if self.preview else f"{args.name}-id"), state
@@ -167,6 +180,7 @@ class Recorder(mocks.MockMonitor):
         self.recording = recording
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802
+        """Note a resource."""
         answer = super().RegisterResource(request)  # type: ignore[no-untyped-call]
         if request.type != "pulumi:pulumi:Stack":
             self.recording.resources.append(
@@ -174,7 +188,7 @@ class Recorder(mocks.MockMonitor):
                     type=request.type,
                     name=request.name,
                     inputs=rpc.deserialize_properties(request.object),
-                    parent=request.parent.rsplit("::", 1)[-1],
+                    parent=" ".join(request.parent.split("$")[-1].split("::")[-2:]),
                     protect=request.protect,
                     ignored=tuple(request.ignoreChanges),
                     dependencies=tuple(d.rsplit("::", 1)[-1] for d in request.dependencies),
@@ -185,6 +199,7 @@ class Recorder(mocks.MockMonitor):
         return answer
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
+        """Note what the stack exports."""
         if "pulumi:pulumi:Stack" in request.urn.split("::")[2].split("$")[-1]:
             self.recording.exports = rpc.deserialize_properties(request.outputs)
         return super().RegisterResourceOutputs(request)  # type: ignore[no-untyped-call]

@@ -1,0 +1,75 @@
+"""Makes a server's databases and brings their schemas to what its image wants: a one-off task.
+
+`python -m infra.migrate mlflow` in MLflow's image, `python -m infra.migrate prefect` in the
+worker's.
+Safe to repeat. Addresses and passwords come from libpq's own variables (PGHOST, PGPASSWORD, ...).
+"""
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+
+DATABASES = {"mlflow": ("mlflow", "mlflow_auth"), "prefect": ("prefect",)}
+
+
+def create_databases(names: tuple[str, ...]) -> None:
+    """Make the databases that aren't there yet."""
+    asyncio.run(_create_databases(names))
+
+
+async def _create_databases(names: tuple[str, ...]) -> None:
+    import asyncpg  # of Prefect; MLflow's image has it for this
+
+    # The one that RDS made; a CREATE DATABASE needs some database to be said in.
+    connection = await asyncpg.connect(database=os.environ.get("PGDATABASE", "mlflow"))
+    try:
+        for name in names:
+            found = await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name)
+            if not found:
+                # A name of ours, not of a user's: it can't be a parameter of this statement.
+                await connection.execute(f'CREATE DATABASE "{name}"')
+                sys.stdout.write(f"made the database {name}\n")
+    finally:
+        await connection.close()
+
+
+def migrate_mlflow() -> None:
+    """Bring the tracking and the user database to this MLflow's schema, from nothing too."""
+    import sqlalchemy
+    from mlflow.store.db.utils import _safe_initialize_tables, _upgrade_db
+
+    engine = sqlalchemy.create_engine("postgresql+psycopg:///mlflow")
+    # `mlflow db upgrade` alone can't start from an empty database.
+    _safe_initialize_tables(engine)
+    _upgrade_db(engine)
+    engine.dispose()
+
+    from mlflow.server.auth.db.utils import migrate
+
+    users = sqlalchemy.create_engine("postgresql+psycopg:///mlflow_auth")
+    migrate(users, "head")
+    users.dispose()
+
+
+def migrate_prefect() -> None:
+    """Bring Prefect's database to this Prefect's schema."""
+    command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+    subprocess.run(command, check=True)  # noqa: S603
+
+
+def main() -> None:
+    """Make the databases, then their schemas."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("server", choices=sorted(DATABASES))
+    server = parser.parse_args().server
+    create_databases(DATABASES[server])
+    if server == "mlflow":
+        migrate_mlflow()
+    else:
+        migrate_prefect()
+
+
+if __name__ == "__main__":
+    main()

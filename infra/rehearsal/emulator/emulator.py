@@ -1,0 +1,352 @@
+"""MiniStack with what it lacks for rehearsing ECS workloads. Written for 1.5.33: it replaces functions by name.
+
+- Task roles. A container's credentials are a session of its task definition's role, served at the address and by the variable
+  that the SDKs accept (MiniStack gives every task the same made-up role, at an address that botocore refuses).
+- entryPoint, user, readonlyRootFilesystem, memory, initProcessEnabled, healthCheck and stopTimeout of a container are honoured.
+- ECS calls are authorized on the resources that AWS's service authorization reference names, with ecs:cluster, and iam:PassRole is checked
+  on the roles that RunTask (its overrides', else its task definition's) and RegisterTaskDefinition pass, and ecs:TagResource on a task
+  started with tags (MiniStack asks for the cluster, and never for PassRole).
+- Requests count as made by TLS, and budgets are authorized by the actions that AWS has for them.
+- Parameters by path, database groups, budgets, alarms, dashboards and rules are authorized by their names.
+- "ECS Task State Change" events go to EventBridge as AWS sends them, so rules, queues and observers see tasks start and stop.
+
+It has to run in a container whose address on its network is 169.254.170.2, the one that ECS uses: see the Dockerfile beside it.
+"""
+
+import contextvars
+import json
+import time
+import uuid
+
+from docker.models.containers import Container
+from ministack import app
+from ministack.core import iam_actions, iam_evaluator
+from ministack.core.responses import get_account_id, get_region
+from ministack.services import ecs, eventbridge, iam, imds, sts
+
+ECS_STOP_TIMEOUT_SECONDS = (
+    30  # what ECS waits between SIGTERM and SIGKILL unless a container says otherwise
+)
+ROLE_OF = {}  # credential id -> (role ARN, task id)
+
+
+# task roles -------------------------------------------------------------------------------------------------------
+def register_metadata(
+    task_arn, cluster_arn, td, cdef, launch_type, env, *rest, _original=ecs._register_metadata
+):
+    token = _original(task_arn, cluster_arn, td, cdef, launch_type, env, *rest)
+    credential = env["AWS_CONTAINER_CREDENTIALS_FULL_URI"].rsplit("/", 1)[1]
+    overrides = ecs._tasks.get(task_arn, {}).get("overrides") or {}
+    role = overrides.get("taskRoleArn") or td.get("taskRoleArn")
+    if role:
+        ROLE_OF[credential] = (role, task_arn.rsplit("/", 1)[1])
+    else:  # as on ECS: no role, no credentials
+        del env["AWS_CONTAINER_CREDENTIALS_FULL_URI"], env["AWS_CONTAINER_AUTHORIZATION_TOKEN"]
+    env.setdefault("AWS_REGION", get_region())
+    env.setdefault("AWS_DEFAULT_REGION", get_region())
+    return token
+
+
+def task_credentials(credential):
+    role, task = ROLE_OF[credential]
+    account, name = role.split(":")[4], role.rsplit("/", 1)[1]
+    key, secret, token, expires = (
+        iam._gen_session_access_key(),
+        iam._gen_secret(),
+        iam._gen_session_token(),
+        time.time() + 3600,
+    )
+    sts.register_session(
+        key,
+        {
+            "Arn": f"arn:aws:sts::{account}:assumed-role/{name}/{task}",
+            "UserId": f"{sts._role_id(role)}:{task}",
+            "SecretAccessKey": secret,
+            "SessionToken": token,
+            "Expiration": expires,
+            "AccountId": account,
+            "PrincipalType": "AssumedRole",
+            "SourceAccessKeyId": "",
+            "SourcePrincipalArn": "",
+            "SessionTags": {},
+            "SessionPolicies": None,
+        },
+    )
+    return {
+        "AccessKeyId": key,
+        "SecretAccessKey": secret,
+        "Token": token,
+        "RoleArn": role,
+        "Expiration": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires)),
+    }
+
+
+async def metadata_request(method, path, *rest, _original=imds.handle_request):
+    credential = path.rsplit("/", 1)[1] if path.startswith("/v2/credentials/") else None
+    if credential in ROLE_OF:
+        return (
+            200,
+            {"Content-Type": "application/json"},
+            json.dumps(task_credentials(credential)).encode(),
+        )
+    return await _original(method, path, *rest)
+
+
+# authorization ----------------------------------------------------------------------------------------------------
+# Of the request being authorized: the roles it passes, the cluster it names.
+CALL = contextvars.ContextVar("call")
+# Actions that AWS authorizes by another name than the call's.
+CALLED = {
+    "budgets:CreateBudget": "budgets:ModifyBudget",
+    "budgets:DeleteBudget": "budgets:ModifyBudget",
+    "budgets:UpdateBudget": "budgets:ModifyBudget",
+    "budgets:DescribeBudget": "budgets:ViewBudget",
+    "budgets:DescribeNotificationsForBudget": "budgets:ViewBudget",
+    "budgets:DescribeSubscribersForNotification": "budgets:ViewBudget",
+    "budgets:CreateNotification": "budgets:ModifyBudget",
+    "budgets:CreateSubscriber": "budgets:ModifyBudget",
+}
+# The emulator's address stands for AWS's, which is reached by TLS: policies that refuse anything else must not refuse it.
+SECURE = {"aws:securetransport": "true", "s3:tlsversion": "1.3"}
+
+
+def arn_of(kind, name, cluster=""):
+    if name.startswith("arn:"):
+        return name
+    middle = f"{cluster.rsplit('/', 1)[-1] or 'default'}/" if kind in ("service", "task") else ""
+    return f"arn:aws:ecs:{get_region()}:{get_account_id()}:{kind}/{middle}{name}"
+
+
+def named(service, given, query):
+    """The resource of a call that MiniStack authorizes on `*`, although AWS knows better."""
+    here = f"{get_region()}:{get_account_id()}"
+
+    def asked(key):
+        value = given.get(key) or given.get("Budget", {}).get(key) or query.get(key)
+        return value[0] if isinstance(value, list) and value else value
+
+    tagged = asked("ResourceName") or asked("ResourceArn") or asked("ResourceARN")
+    if isinstance(tagged, str) and tagged.startswith("arn:"):
+        return tagged
+    kinds = {
+        "events": {"Rule": "rule/"},
+        "ssm": {"Path": "parameter", "Names": "parameter"},
+        "rds": {"DBSubnetGroupName": "subgrp:", "DBParameterGroupName": "pg:"},
+        "budgets": {"BudgetName": "budget/"},
+        "monitoring": {
+            "AlarmNames": "alarm:",
+            "AlarmNames.member.1": "alarm:",
+            "DashboardName": "dashboard/",
+            "DashboardNames": "dashboard/",
+            "DashboardNames.member.1": "dashboard/",
+        },
+        "sns": {"SubscriptionArn": ""},
+    }
+    for key, prefix in kinds.get(service, {}).items():
+        name = asked(key)
+        if isinstance(name, str) and name:
+            name = name.rsplit(":", 1)[0] if key == "SubscriptionArn" else name
+            if name.startswith("arn:"):
+                return name
+            where = f":{get_account_id()}" if prefix in ("budget/", "dashboard/") else here
+            signed = "cloudwatch" if service == "monitoring" else service
+            return f"arn:aws:{signed}:{where}:{prefix}{name}"
+    return None
+
+
+def resource_arn(
+    service, method, path, headers, body, query, *rest, _original=iam_actions.extract_resource_arn
+):
+    CALL.set({})
+    try:
+        given = json.loads(body or b"{}")
+    except ValueError:
+        given = {}
+    if service != "ecs":
+        found = _original(service, method, path, headers, body, query, *rest)
+        if found == "*" or service == "events" and "Rule" in given:
+            found = named(service, given if isinstance(given, dict) else {}, query) or found
+        return found.replace(
+            ":rule/default/", ":rule/"
+        )  # the default bus has no name in a rule's ARN
+    action = headers.get("x-amz-target", "").rsplit(".", 1)[-1]
+    cluster = given.get("cluster") or ""
+    runs = action in ("RunTask", "StartTask")
+    definition = (
+        (ecs._task_defs.get(ecs._resolve_td_key(given.get("taskDefinition"))) or {})
+        if runs
+        else given
+    )
+    roles = [
+        (given.get("overrides") or {}).get(k) or definition.get(k)
+        for k in ("taskRoleArn", "executionRoleArn")
+    ]
+    CALL.set(
+        {
+            "passes": [role for role in roles if role]
+            if runs or action == "RegisterTaskDefinition"
+            else [],
+            "tagged": arn_of("task", "*", cluster) if runs and given.get("tags") else None,
+            "action": action,
+            "cluster": arn_of("cluster", cluster or "default"),
+        }
+    )
+    if runs:
+        return definition.get("taskDefinitionArn") or arn_of(
+            "task-definition", given.get("taskDefinition", "")
+        )
+    if action == "RegisterTaskDefinition":
+        return arn_of("task-definition", f"{given.get('family', '')}:*")
+    if action in ("DeregisterTaskDefinition", "DescribeTaskDefinition") or action.startswith(
+        "List"
+    ):
+        return given.get("resourceArn") or "*"
+    if action in ("StopTask", "DescribeTasks"):
+        return arn_of("task", given.get("task") or (given.get("tasks") or ["*"])[0], cluster)
+    if action in ("TagResource", "UntagResource"):
+        return given.get("resourceArn", "*")
+    if action in ("CreateCluster", "DescribeClusters", "DeleteCluster"):
+        name = given.get("clusterName") or cluster or (given.get("clusters") or ["default"])[0]
+        return arn_of("cluster", name)
+    if action in ("UpdateService", "DeleteService", "CreateService", "DescribeServices"):
+        return arn_of(
+            "service",
+            given.get("service") or given.get("serviceName") or (given.get("services") or ["*"])[0],
+            cluster,
+        )
+    return _original(service, method, path, headers, body, query, *rest)
+
+
+def condition_key(key, ctx, _original=iam_evaluator._resolve_condition_key):
+    return SECURE.get(key.lower()) or _original(key, ctx)
+
+
+def enforce(
+    access_key,
+    action,
+    service,
+    region,
+    *args,
+    service_context=None,
+    _original=iam_evaluator.enforce,
+    **kwargs,
+):
+    call = CALL.get({})
+    action = CALLED.get(action, action)
+    service_context = dict(service_context or {})
+    if service == "ecs" and call:
+        service_context["ecs:cluster"] = call["cluster"]
+    denied = _original(
+        access_key, action, service, region, *args, service_context=service_context, **kwargs
+    )
+    if service == "ecs" and not denied and call.get("tagged"):  # a task that is tagged as it starts
+        denied = _original(
+            access_key,
+            "ecs:TagResource",
+            service,
+            region,
+            resource_arn=call["tagged"],
+            service_context={**service_context, "ecs:CreateAction": call["action"]},
+        )
+    for role in call.get("passes", []) if service == "ecs" and not denied else []:
+        denied = _original(
+            access_key,
+            "iam:PassRole",
+            "iam",
+            region,
+            resource_arn=role,
+            service_context={"iam:PassedToService": "ecs-tasks.amazonaws.com"},
+        )
+        if denied:
+            break
+    return denied
+
+
+# containers -------------------------------------------------------------------------------------------------------
+def run_kwargs(cdef, td, *rest, _original=ecs._build_run_kwargs):
+    kwargs = _original(cdef, td, *rest)
+    memory = cdef.get("memory") or td.get("memory")
+    check = cdef.get("healthCheck")
+    kwargs.update(
+        {
+            k: v
+            for k, v in {
+                "entrypoint": cdef.get("entryPoint"),
+                "user": cdef.get("user"),
+                "read_only": cdef.get("readonlyRootFilesystem"),
+                "working_dir": cdef.get("workingDirectory"),
+                "mem_limit": f"{memory}m" if memory else None,
+                "init": (cdef.get("linuxParameters") or {}).get("initProcessEnabled"),
+                "healthcheck": check
+                and {
+                    "test": check["command"],
+                    "interval": check.get("interval", 30) * 10**9,
+                    "timeout": check.get("timeout", 5) * 10**9,
+                    "retries": check.get("retries", 3),
+                    "start_period": check.get("startPeriod", 0) * 10**9,
+                },
+            }.items()
+            if v
+        }
+    )
+    if cdef.get("readonlyRootFilesystem"):
+        kwargs["tmpfs"] = {
+            m["containerPath"]: "" for m in cdef.get("mountPoints", []) if not m.get("readOnly")
+        }
+    kwargs["labels"]["stop-timeout"] = str(cdef.get("stopTimeout") or ECS_STOP_TIMEOUT_SECONDS)
+    return kwargs
+
+
+def stop(self, *, timeout=None, _original=Container.stop):
+    return _original(self, timeout=int(self.labels.get("stop-timeout", timeout or 5)))
+
+
+# events -----------------------------------------------------------------------------------------------------------
+def announce(task):
+    detail = {k: v for k, v in task.items() if not k.startswith("_") and v not in ("", None)}
+    eventbridge._dispatch_event(
+        {
+            "EventId": str(uuid.uuid4()),
+            "Source": "aws.ecs",
+            "DetailType": "ECS Task State Change",
+            "Detail": json.dumps(detail, default=str),
+            "EventBusName": "default",
+            "Time": int(time.time()),
+            "Resources": [task["taskArn"]],
+            "Account": get_account_id(),
+            "Region": get_region(),
+        }
+    )
+
+
+def announcing(original):
+    def mark(task_arn, task, *args, **kwargs):
+        changed = original(task_arn, task, *args, **kwargs)
+        if changed:
+            announce(task)
+        return changed
+
+    return mark
+
+
+def main():
+    iam_actions.extract_resource_arn, iam_evaluator.enforce = resource_arn, enforce
+    iam_evaluator._resolve_condition_key = condition_key
+    ecs._register_metadata, imds.handle_request, ecs._build_run_kwargs, Container.stop = (
+        register_metadata,
+        metadata_request,
+        run_kwargs,
+        stop,
+    )
+    for name in (
+        "_mark_task_pending",
+        "_mark_task_activating",
+        "_mark_task_running",
+        "_mark_task_stopped",
+    ):
+        setattr(ecs, name, announcing(getattr(ecs, name)))
+    app.main()
+
+
+if __name__ == "__main__":
+    main()

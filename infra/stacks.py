@@ -1,0 +1,332 @@
+"""`make up|down|status|ui STACK=`: a stack on AWS, by `pulumi` and in the right order.
+
+Up: the stack with its new services held back, migrations, servers, `register`, the worker. Each
+step
+finds what an earlier, killed run has done, so the answer to a broken `up` is another one.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from infra.naming import OUTPUTS as OUTPUTS_PARAMETER
+from infra.naming import READY, Names
+from infra.outputs import StackOutputs
+from infra.readiness import Servers, note
+
+PROJECT = Path(__file__).parent
+TASK_MINUTES = 15
+
+
+class StackError(Exception):
+    """A step failed; the message says which, why, and what to do."""
+
+
+def say(text: str) -> None:
+    """Tell the user what happens now."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+# --- pulumi ---------------------------------------------------------------------------------------
+class Pulumi:
+    """The `pulumi` command, for one stack."""
+
+    def __init__(self, stack: str):
+        self.stack = stack
+
+    def up(self) -> None:
+        """Bring the stack to what program and settings say."""
+        self._run("up", *self._unasked())
+
+    def destroy(self) -> None:
+        """Remove the stack. What is protected stays, and stops it."""
+        self._run("destroy", *self._unasked())
+
+    def outputs(self) -> dict[str, Any]:
+        """The stack's outputs."""
+        text = self._run("stack", "output", "--json", "--show-secrets", quiet=True)
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    @staticmethod
+    def _unasked() -> list[str]:
+        # A person sees the preview and says yes; where nobody sits there is nobody to ask.
+        return [] if sys.stdin.isatty() else ["--yes", "--skip-preview"]
+
+    def _run(self, *arguments: str, quiet: bool = False) -> str:
+        command = ["pulumi", "--cwd", str(PROJECT), *arguments, "--stack", self.stack]
+        try:
+            done = subprocess.run(command, stdout=subprocess.PIPE if quiet else None, text=True)  # noqa: S603
+        except FileNotFoundError:
+            raise StackError(
+                "there is no `pulumi` on PATH: https://www.pulumi.com/docs/install/"
+            ) from None
+        if done.returncode:
+            raise StackError(
+                f"`{' '.join(command)}` failed. What it had done stays done: "
+                f"mend what it names and repeat `make up STACK={self.stack}`."
+            )
+        return done.stdout or ""
+
+
+# --- one-off tasks --------------------------------------------------------------------------------
+class Aws(Protocol):
+    """What is needed of AWS: tasks that end, and one parameter."""
+
+    def run_task(self, name: str, command: Sequence[str] | None = None) -> None:
+        """Run one of the stack's one-off tasks to its end."""
+
+    def write_parameter(self, name: str, value: str) -> None:
+        """Note something down."""
+
+
+@dataclass(frozen=True)
+class Boto:
+    """AWS itself, with the stack's `tasks` output."""
+
+    session: Any
+    tasks: dict[str, Any]
+    clock: Callable[[float], None] = time.sleep
+
+    def start_task(
+        self, name: str, command: Sequence[str] | None = None, *, remote_control: bool = False
+    ) -> str:
+        """Start one of the stack's one-off tasks."""
+        definition = self.tasks["definitions"][name]
+        overrides: dict[str, Any] = {}
+        if command:
+            container = name.split("-")[0]
+            overrides = {"containerOverrides": [{"name": container, "command": list(command)}]}
+        answer = self.session.client("ecs").run_task(
+            cluster=self.tasks["cluster"],
+            taskDefinition=definition,
+            launchType="FARGATE",
+            enableExecuteCommand=remote_control,
+            networkConfiguration={
+                "awsvpcConfiguration": {
+                    "subnets": self.tasks["subnets"],
+                    "securityGroups": [self.tasks["security_groups"][name]],
+                    "assignPublicIp": "ENABLED" if self.tasks["public_addresses"] else "DISABLED",
+                }
+            },
+            overrides=overrides,
+        )
+        if answer["failures"]:
+            raise StackError(f"ECS doesn't start {name}: {answer['failures'][0].get('reason')}")
+        return str(answer["tasks"][0]["taskArn"])
+
+    def describe(self, arn: str) -> dict[str, Any]:
+        """A task as ECS sees it."""
+        answer = self.session.client("ecs").describe_tasks(
+            cluster=self.tasks["cluster"], tasks=[arn]
+        )
+        if not answer["tasks"]:
+            raise StackError(f"ECS knows nothing of {arn} any more")
+        task: dict[str, Any] = answer["tasks"][0]
+        return task
+
+    def run_task(self, name: str, command: Sequence[str] | None = None) -> None:
+        """Run a one-off task to its end; say its log, and fail where it did."""
+        arn = self.start_task(name, command)
+        for _ in range(TASK_MINUTES * 20):
+            task = self.describe(arn)
+            if task["lastStatus"] == "STOPPED":
+                break
+            self.clock(3)
+        else:
+            raise StackError(f"{name} still runs after {TASK_MINUTES} minutes: {arn}")
+        log = self._log(name, arn)
+        if log:
+            say(log)
+        code = task["containers"][0].get("exitCode")
+        if code != 0:
+            reason = task.get("stoppedReason") or task["containers"][0].get("reason") or "no reason"
+            raise StackError(f"{name} ended with {code} ({reason}); its last lines are above")
+
+    def _log(self, name: str, arn: str) -> str:
+        definition = self.session.client("ecs").describe_task_definition(
+            taskDefinition=self.tasks["definitions"][name]
+        )["taskDefinition"]["containerDefinitions"][0]
+        group = definition["logConfiguration"]["options"]["awslogs-group"]
+        stream = f"{definition['name']}/{definition['name']}/{arn.rsplit('/', 1)[1]}"
+        logs = self.session.client("logs")
+        try:
+            found = logs.get_log_events(
+                logGroupName=group, logStreamName=stream, limit=30, startFromHead=False
+            )["events"]
+        except logs.exceptions.ResourceNotFoundException:
+            return ""
+        return "\n".join(f"  | {event['message'].rstrip()}" for event in found)
+
+    def write_parameter(self, name: str, value: str) -> None:
+        """Overwrite a parameter of the stack."""
+        self.session.client("ssm").put_parameter(Name=name, Value=value, Overwrite=True)
+
+
+def aws(outputs: dict[str, Any]) -> Boto:
+    """AWS, in the stack's region."""
+    import boto3
+
+    region = outputs["trainyard"]["work_pool"]["region"]
+    return Boto(boto3.Session(region_name=region), outputs["tasks"])
+
+
+# --- commands -------------------------------------------------------------------------------------
+def up(
+    pulumi: Pulumi,
+    connect: Callable[[dict[str, Any]], Aws] = aws,
+    register: Callable[[StackOutputs], None] | None = None,
+) -> None:
+    """Bring a stack up, in order. What is done already is left alone."""
+    names = Names(pulumi.stack)
+    say(f"{pulumi.stack}: the stack")
+    pulumi.up()
+    outputs = pulumi.outputs()
+    if "held_back" not in outputs or not outputs["held_back"] or not outputs["flow_image"]:
+        say(outputs["next"])
+        return
+    cloud = connect(outputs)
+    servers = Servers(**outputs["servers"])
+    registered = "worker" not in outputs["held_back"]
+    for server in ("mlflow", "prefect"):
+        if getattr(servers, server) and server in outputs["held_back"]:
+            say(f"{pulumi.stack}: migrating {server}'s database")
+            cloud.run_task(f"migrate-{server}")
+            registered = registered and server != "prefect"
+    ready_parameter = names.parameter(READY)
+    if set(outputs["held_back"]) - {"worker"}:
+        cloud.write_parameter(ready_parameter, note(servers, registered=registered))
+        say(f"{pulumi.stack}: starting the servers")
+        pulumi.up()
+    if not registered:
+        say(f"{pulumi.stack}: telling Prefect of the stack")
+        if servers.prefect:  # private: only who is inside the VPC reaches it
+            parameter = names.parameter(OUTPUTS_PARAMETER)
+            inside = ["python", "-m", "infra.deployer", parameter, "--register-only"]
+            cloud.run_task("deployer", inside)
+        else:
+            stack = StackOutputs.model_validate(outputs["trainyard"])
+            (register or register_from_here)(stack)
+        cloud.write_parameter(ready_parameter, note(servers))
+        say(f"{pulumi.stack}: starting the worker")
+        pulumi.up()
+    say(pulumi.outputs()["next"])
+
+
+def register_from_here(outputs: StackOutputs) -> None:
+    """Register with Prefect Cloud; PREFECT_API_KEY opens it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "outputs.json"
+        path.write_text(outputs.model_dump_json())
+        command = [sys.executable, "-m", "infra.register", "--outputs", str(path)]
+        if subprocess.run(command).returncode:  # noqa: S603
+            raise StackError("Prefect wasn't told of the stack; the reason is above")
+
+
+def status(pulumi: Pulumi) -> None:
+    """Say what the stack is, and what to type next."""
+    outputs = pulumi.outputs()
+    shown = {k: v for k, v in outputs.items() if k in ("services", "held_back", "trainyard")}
+    say(json.dumps(shown, indent=2))
+    say(outputs["next"])
+
+
+def tunnels(outputs: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """The stack's private pages: name, host, port."""
+    found = []
+    for name, address in (
+        ("MLflow", outputs["trainyard"]["tracking_uri"]),
+        ("Prefect", outputs["trainyard"]["prefect_api_url"]),
+    ):
+        host, _, port = address.removeprefix("http://").split("/")[0].partition(":")
+        if host.endswith(".trainyard.internal"):
+            found.append((name, host, int(port)))
+    return found
+
+
+def ui(pulumi: Pulumi) -> None:
+    """Open the private pages on this machine until Ctrl-C: a task in the VPC forwards their ports."""
+    outputs = pulumi.outputs()
+    pages = tunnels(outputs)
+    if not pages:
+        say("the stack has no private pages: MLflow and Prefect are elsewhere")
+        return
+    cloud = aws(outputs)
+    say("starting the tunnel (about a minute)")
+    arn = cloud.start_task("tunnel", remote_control=True)
+    sessions: list[subprocess.Popen[bytes]] = []
+    try:
+        target = _target(cloud, arn)
+        for name, host, port in pages:
+            parameters = {"host": [host], "portNumber": [str(port)], "localPortNumber": [str(port)]}
+            command = [
+                *("aws", "ssm", "start-session", "--target", target),
+                *("--document-name", "AWS-StartPortForwardingSessionToRemoteHost"),
+                *("--parameters", json.dumps(parameters)),
+                *("--region", outputs["trainyard"]["work_pool"]["region"]),
+            ]
+            sessions.append(subprocess.Popen(command))  # noqa: S603
+            say(f"{name}: http://localhost:{port}")
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    except FileNotFoundError:
+        raise StackError(
+            "a tunnel needs the AWS CLI and its Session Manager plug-in on this machine"
+        ) from None
+    finally:
+        for session in sessions:
+            session.terminate()
+        cloud.session.client("ecs").stop_task(
+            cluster=cloud.tasks["cluster"], task=arn, reason="make ui has ended"
+        )
+        say("the tunnel is closed")
+
+
+def _target(cloud: Boto, arn: str) -> str:
+    """Systems Manager's name for the tunnel's container, once its agent answers."""
+    for _ in range(60):
+        task = cloud.describe(arn)
+        container = task["containers"][0]
+        agents = container.get("managedAgents", [])
+        if any(agent["lastStatus"] == "RUNNING" for agent in agents):
+            cluster = cloud.tasks["cluster"].rsplit("/", 1)[1]
+            return f"ecs:{cluster}_{arn.rsplit('/', 1)[1]}_{container['runtimeId']}"
+        if task["lastStatus"] == "STOPPED":
+            raise StackError(f"the tunnel stopped: {task.get('stoppedReason')}")
+        cloud.clock(3)
+    raise StackError("the tunnel's agent doesn't answer after three minutes")
+
+
+def main() -> None:
+    """Run one command for one stack."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["up", "down", "status", "ui"])
+    parser.add_argument("stack")
+    given = parser.parse_args()
+    pulumi = Pulumi(given.stack)
+    # pulumi asks the terminal for a passphrase only where there is one
+    os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")
+    try:
+        if given.command == "up":
+            up(pulumi)
+        elif given.command == "down":
+            pulumi.destroy()
+        elif given.command == "status":
+            status(pulumi)
+        else:
+            ui(pulumi)
+    except StackError as error:
+        sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    main()
