@@ -162,7 +162,7 @@ def idle_cost(stack: Recording) -> list[Item]:
 
 
 IMAGE = f"sha256:{'0' * 64}"
-CLOUD = {
+CLOUD: dict[str, Any] = {
     "prefect": "cloud",
     "prefectApiUrl": "https://api.prefect.cloud/api/accounts/a/workspaces/w",
     "prefectApiKeySecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:key-AbCdEf",
@@ -172,7 +172,7 @@ CLOUD = {
 def running(profile: str, prefect: str, **config: Any) -> Recording:
     """A stack of a profile with everything on."""
     api: dict[str, Any] = CLOUD if prefect == "cloud" else {}
-    images = {"flowImage": IMAGE, "workerImage": IMAGE, "mlflowImage": IMAGE}
+    images: dict[str, Any] = {"flowImage": IMAGE, "workerImage": IMAGE, "mlflowImage": IMAGE}
     servers = Servers(mlflow=IMAGE, prefect="" if api else IMAGE)
     return recorder.run(
         profile=profile, noted=note(servers), region=PRICES["region"], **api, **images, **config

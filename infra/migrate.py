@@ -43,7 +43,7 @@ def migrate_mlflow() -> None:
     engine = sqlalchemy.create_engine("postgresql+psycopg:///mlflow")
     # `mlflow db upgrade` alone can't start from an empty database.
     _safe_initialize_tables(engine)
-    _upgrade_db(engine)
+    _upgrade_db(engine)  # type: ignore[no-untyped-call]
     engine.dispose()
 
     from mlflow.server.auth.db.utils import migrate

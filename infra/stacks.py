@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,11 +38,13 @@ def say(text: str) -> None:
 
 
 # --- pulumi ---------------------------------------------------------------------------------------
+@dataclass(frozen=True)
 class Pulumi:
     """The `pulumi` command, for one stack."""
 
-    def __init__(self, stack: str):
-        self.stack = stack
+    stack: str
+    folder: Path = PROJECT
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def up(self) -> None:
         """Bring the stack to what program and settings say."""
@@ -64,9 +66,14 @@ class Pulumi:
         return [] if sys.stdin.isatty() else ["--yes", "--skip-preview"]
 
     def _run(self, *arguments: str, quiet: bool = False) -> str:
-        command = ["pulumi", "--cwd", str(PROJECT), *arguments, "--stack", self.stack]
+        command = ["pulumi", "--cwd", str(self.folder), *arguments, "--stack", self.stack]
         try:
-            done = subprocess.run(command, stdout=subprocess.PIPE if quiet else None, text=True)  # noqa: S603
+            done = subprocess.run(  # noqa: S603
+                command,
+                stdout=subprocess.PIPE if quiet else None,
+                text=True,
+                env={**os.environ, **self.environment},
+            )
         except FileNotFoundError:
             raise StackError(
                 "there is no `pulumi` on PATH: https://www.pulumi.com/docs/install/"
@@ -255,7 +262,7 @@ def tunnels(outputs: dict[str, Any]) -> list[tuple[str, str, int]]:
 
 
 def ui(pulumi: Pulumi) -> None:
-    """Open the private pages on this machine until Ctrl-C: a task in the VPC forwards their ports."""
+    """Open the private pages here until Ctrl-C: a task in the VPC forwards their ports."""
     outputs = pulumi.outputs()
     pages = tunnels(outputs)
     if not pages:

@@ -164,7 +164,7 @@ def resource_arn(
         given = {}
     if service != "ecs":
         found = _original(service, method, path, headers, body, query, *rest)
-        if found == "*" or service == "events" and "Rule" in given:
+        if found == "*" or (service == "events" and "Rule" in given):
             found = named(service, given if isinstance(given, dict) else {}, query) or found
         return found.replace(
             ":rule/default/", ":rule/"

@@ -1,0 +1,1 @@
+"""The cloud path on an emulator, by the same program and commands."""

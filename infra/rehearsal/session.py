@@ -1,0 +1,252 @@
+"""A rehearsal's AWS: the emulator in its container, IAM enforced, reachable from this machine only.
+
+Tasks, databases and the emulator share a network on which it has the address that ECS gives to
+credentials (169.254.170.2); see emulator/emulator.py for what it does beyond MiniStack.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+NETWORK, SUBNET, ADDRESS = "trainyard-rehearsal", "169.254.170.0/24", "169.254.170.2"
+CONTAINER = "trainyard-emulator"
+IMAGE = "trainyard-emulator"
+# What GitHub would say of a job; the emulator doesn't check signatures.
+REPOSITORY = {"githubRepository": "acme/rides", "githubOwnerId": "11", "githubRepositoryId": "22"}
+SUBJECT = "repo:acme@11/rides@22:environment:{environment}"
+
+
+class RehearsalError(Exception):
+    """The rehearsal can't go on; the message says what to do."""
+
+
+def missing() -> str | None:
+    """What this machine lacks for a rehearsal, in words; None when nothing."""
+    if not docker_command():
+        return "no Docker engine answers"
+    if not shutil.which("pulumi"):
+        return "there is no pulumi on PATH"
+    return None
+
+
+def docker_command() -> str | None:
+    """A Docker client whose engine answers."""
+    for candidate in ("/usr/bin/docker", "docker"):
+        found = shutil.which(candidate)
+        if found and subprocess.run([found, "info"], capture_output=True).returncode == 0:  # noqa: S603
+            return found
+    return None
+
+
+@dataclass
+class Session:
+    """The emulator, and a folder for Pulumi's state and project beside it."""
+
+    home: Path
+    port: int = 4566
+    base: str = os.environ.get("TRAINYARD_BASE_IMAGE", "python:3.12-slim-bookworm")
+
+    # --- the emulator -----------------------------------------------------------------------------
+    def start(self) -> None:
+        """Build and start the emulator, unless it runs already."""
+        if self.answers():
+            return
+        folder = self.home / "emulator"
+        shutil.copytree(Path(__file__).parent / "emulator", folder, dirs_exist_ok=True)
+        shutil.copy(ROOT / "requirements/emulator.txt", folder)
+        built = self.docker(
+            *("build", "-q", "--network", "host", "--build-arg", f"BASE={self.base}"),
+            *("-t", IMAGE, str(folder)),
+            check=False,
+        )
+        if built.returncode:
+            raise RehearsalError(f"the emulator's image wasn't built:\n{built.stderr[-2000:]}")
+        self.stop()
+        self.docker("network", "create", "--subnet", SUBNET, NETWORK)
+        self.docker(
+            *("run", "-d", "--name", CONTAINER, "--network", NETWORK, "--ip", ADDRESS),
+            *("-p", f"127.0.0.1:{self.port}:4566"),
+            *("-v", "/var/run/docker.sock:/var/run/docker.sock"),
+            *("-e", "AUTH=true", "-e", "CLOUDTRAIL_RECORDING=1"),
+            IMAGE,
+        )
+        for _ in range(120):
+            if self.answers():
+                return
+            time.sleep(0.5)
+        raise RehearsalError(f"the emulator doesn't answer; see `docker logs {CONTAINER}`")
+
+    def answers(self) -> bool:
+        """Whether the emulator runs."""
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            urllib.request.urlopen(f"{self.url}/_ministack/health", timeout=2)  # noqa: S310
+            return True
+        return False
+
+    def stop(self) -> None:
+        """Remove the emulator and all that it started."""
+        self.docker("rm", "-f", "-v", CONTAINER, check=False)
+        for name in self.containers():
+            self.docker("rm", "-f", "-v", name, check=False)
+        self.docker("network", "rm", NETWORK, check=False)
+
+    def containers(self) -> list[str]:
+        """Containers on the rehearsal's network, beside the emulator's own."""
+        found = self.docker(
+            "ps", "-a", "--filter", f"network={NETWORK}", "--format", "{{.Names}}", check=False
+        )
+        return sorted(name for name in found.stdout.split() if name != CONTAINER)
+
+    def docker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the Docker client."""
+        command = docker_command()
+        if command is None:
+            raise RehearsalError("no Docker engine answers: install one, or start it")
+        return subprocess.run(  # noqa: S603
+            [command, *arguments],
+            capture_output=True,
+            text=True,
+            check=check,
+            env={**os.environ, "DOCKER_BUILDKIT": "1"},
+        )
+
+    # --- this machine's side ----------------------------------------------------------------------
+    @property
+    def url(self) -> str:
+        """Where this machine reaches the emulator."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def project(self) -> Path:
+        """A project folder of the rehearsal's own, around the same program.
+
+        Pulumi writes into a stack's file; here that isn't the repository's.
+        """
+        return self.home / "project"
+
+    def prepare(self, stack: str, **settings: Any) -> None:
+        """Write the project and a stack's settings, from the repository's."""
+        self.project.mkdir(parents=True, exist_ok=True)
+        (self.home / "state").mkdir(exist_ok=True)
+        project = yaml.safe_load((ROOT / "infra/Pulumi.yaml").read_text())
+        project["main"] = str(ROOT / "infra")
+        project["runtime"]["options"]["virtualenv"] = str(ROOT / ".venv-infra")
+        (self.project / "Pulumi.yaml").write_text(yaml.safe_dump(project))
+        kept = ROOT / "infra" / f"Pulumi.{stack}.yaml"
+        config = yaml.safe_load(kept.read_text())["config"] if kept.exists() else {}
+        config |= {"aws:region": "us-east-1"} | {f"trainyard:{k}": v for k, v in settings.items()}
+        path = self.project / f"Pulumi.{stack}.yaml"
+        file = yaml.safe_load(path.read_text()) if path.exists() else {}
+        path.write_text(yaml.safe_dump({**file, "config": config}))
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which `pulumi` and boto3 work on the emulator, as its root."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "PULUMI_BACKEND_URL": f"file://{self.home / 'state'}",
+            "PULUMI_CONFIG_PASSPHRASE": "rehearsal",
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+        }
+
+    def take_role(self, role_arn: str, subject: str) -> dict[str, str]:
+        """Credentials of a role, taken as a job of GitHub takes it."""
+        import boto3
+        from botocore import UNSIGNED
+        from botocore.config import Config
+
+        sts = boto3.client(
+            "sts",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            config=Config(signature_version=UNSIGNED),
+        )
+        given = sts.assume_role_with_web_identity(
+            RoleArn=role_arn,
+            RoleSessionName="rehearsal",
+            WebIdentityToken=token(subject),
+            DurationSeconds=3600,
+        )["Credentials"]
+        return {
+            "AWS_ACCESS_KEY_ID": given["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": given["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": given["SessionToken"],
+        }
+
+
+def token(subject: str) -> str:
+    """A token as GitHub gives to a job, but for its signature."""
+    now = int(time.time())
+    claims = {
+        "iss": "https://token.actions.githubusercontent.com",
+        "aud": "sts.amazonaws.com",
+        "sub": subject,
+        "iat": now,
+        "exp": now + 3600,
+    }
+
+    def part(value: dict[str, Any]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+    return ".".join([part({"alg": "RS256", "typ": "JWT"}), part(claims), "c2lnbmF0dXJl"])
+
+
+# --- what is there --------------------------------------------------------------------------------
+def inventory(session: Any) -> dict[str, list[str]]:
+    """Everything of the kinds that a stack makes, without AWS's own defaults."""
+
+    def names(service: str, call: str, key: str, name: str) -> list[str]:
+        answer = getattr(session.client(service), call)()
+        return sorted(str(each[name]) if name else str(each) for each in answer[key])
+
+    ec2 = session.client("ec2")
+    vpcs = [v["VpcId"] for v in ec2.describe_vpcs()["Vpcs"] if not v.get("IsDefault")]
+    groups = [
+        g["GroupId"] for g in ec2.describe_security_groups()["SecurityGroups"] if g["VpcId"] in vpcs
+    ]
+    roles = [r for r in names("iam", "list_roles", "Roles", "RoleName") if "trainyard-" in r]
+    keys = session.client("kms")
+    live = [
+        k["KeyId"]
+        for k in keys.list_keys()["Keys"]
+        if keys.describe_key(KeyId=k["KeyId"])["KeyMetadata"]["KeyState"] != "PendingDeletion"
+    ]
+    return {
+        "alarms": names("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
+        "buckets": names("s3", "list_buckets", "Buckets", "Name"),
+        "clusters": names("ecs", "list_clusters", "clusterArns", ""),
+        "dashboards": names("cloudwatch", "list_dashboards", "DashboardEntries", "DashboardName"),
+        "databases": names("rds", "describe_db_instances", "DBInstances", "DBInstanceIdentifier"),
+        "keys": sorted(live),
+        "log groups": names("logs", "describe_log_groups", "logGroups", "logGroupName"),
+        "namespaces": names("servicediscovery", "list_namespaces", "Namespaces", "Name"),
+        "nat gateways": [
+            n["NatGatewayId"]
+            for n in ec2.describe_nat_gateways()["NatGateways"]
+            if n["State"] != "deleted"
+        ],
+        "networks": sorted(vpcs),
+        "parameters": names("ssm", "describe_parameters", "Parameters", "Name"),
+        "queues": sorted(session.client("sqs").list_queues().get("QueueUrls", [])),
+        "roles": roles,
+        "rules": names("events", "list_rules", "Rules", "Name"),
+        "secrets": names("secretsmanager", "list_secrets", "SecretList", "Name"),
+        "security groups": sorted(groups),
+        "topics": names("sns", "list_topics", "Topics", "TopicArn"),
+    }

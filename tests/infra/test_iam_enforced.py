@@ -1,0 +1,378 @@
+"""What the stacks' roles may do and what they may not, asked of an emulator that enforces IAM.
+
+The policies are those that the program renders. Whether a call would work isn't asked: only whether
+it is let through.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from infra.recorder import ACCOUNT, REGION, Recording, run
+from infra.rehearsal.session import Session
+from tests.infra.test_stacks import GITHUB, IMAGES, READY
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venv-emulator/bin/python"
+HERE = "000000000000"  # the emulator's account
+Roles = dict[str, Any]
+Call = Callable[[Any], Any]
+
+pytestmark = pytest.mark.skipif(
+    not PYTHON.exists(), reason="there is no emulator: make .venv-emulator/.emulator"
+)
+
+
+def here(document: dict[str, Any]) -> str:
+    """A recorded document, of the emulator's account and region."""
+    return json.dumps(document).replace(ACCOUNT, HERE).replace(REGION, "us-east-1")
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("AWS_")},
+        "AUTH": "true",
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+    }
+    log = (tmp_path_factory.mktemp("emulator") / "log").open("w")
+    program = ROOT / "infra/rehearsal/emulator/emulator.py"
+    process = subprocess.Popen([PYTHON, program], env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(f"{address}/_ministack/health", timeout=2)  # noqa: S310
+            break
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    yield address
+    process.terminate()
+    process.wait(10)
+
+
+def client(url: str, service: str, **credentials: str) -> Any:
+    given = credentials or {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    return boto3.client(service, endpoint_url=url, region_name="us-east-1", **given)
+
+
+@pytest.fixture(scope="module")
+def roles(url: str) -> Roles:
+    """Every role of an environment with the policies that the program gives it; its clients."""
+    stack = run(noted=READY, sourcePrefixes=["s3://lake/taxi/"], **IMAGES)
+    iam, sts = client(url, "iam"), client(url, "sts")
+    # Who may take a role is another test's subject; here root may.
+    trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{HERE}:root"}}
+    trust = {"Version": "2012-10-17", "Statement": [{**trust, "Action": "sts:AssumeRole"}]}
+    found: Roles = {}
+    iam.create_role(RoleName="admin", AssumeRolePolicyDocument=json.dumps(trust))
+    for role in stack.of("iam/role:Role"):
+        iam.create_role(RoleName=f"{role.name}-0123456", AssumeRolePolicyDocument=json.dumps(trust))
+    for policy in stack.of("iam/rolePolicy:RolePolicy"):
+        name = f"{policy.name}-0123456"
+        iam.put_role_policy(
+            RoleName=name, PolicyName="only", PolicyDocument=here(policy.document("policy"))
+        )
+    for role in stack.of("iam/role:Role"):
+        arn = f"arn:aws:iam::{HERE}:role/{role.name}-0123456"
+        given = sts.assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
+        short = role.name.removeprefix("trainyard-dev-")
+        found[short] = credentials_of(url, given)
+    ecs = client(url, "ecs")
+    for family, passed in (
+        ("prefect_trainyard-dev_train", "trainyard-dev-flows-execution-0123456"),
+        ("other", "trainyard-dev-flows-execution-0123456"),
+        ("prefect_trainyard-dev_stolen", "admin"),
+    ):
+        ecs.register_task_definition(
+            family=family,
+            executionRoleArn=f"arn:aws:iam::{HERE}:role/{passed}",
+            containerDefinitions=[{"name": "prefect", "image": "x", "memory": 128}],
+        )
+    for cluster in ("trainyard-dev", "other"):
+        ecs.create_cluster(clusterName=cluster)
+    for bucket in (BUCKET, "lake", "other", "acme-state"):
+        client(url, "s3").create_bucket(Bucket=bucket)
+    return found
+
+
+def credentials_of(url: str, given: dict[str, str]) -> Callable[[str], Any]:
+    return lambda service: client(
+        url,
+        service,
+        aws_access_key_id=given["AccessKeyId"],
+        aws_secret_access_key=given["SecretAccessKey"],
+        aws_session_token=given["SessionToken"],
+    )
+
+
+def refused(call: Callable[[], Any]) -> bool:
+    """Whether IAM says no. Any other error comes from behind it."""
+    try:
+        call()
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        return "AccessDenied" in code or code in (
+            "UnauthorizedOperation",
+            "AuthorizationError",
+            "403",
+        )
+    return False
+
+
+BUCKET = "trainyard-dev-artifacts-bucket-0123456"
+FLOWS = [f"arn:aws:iam::{HERE}:role/trainyard-dev-flows-{r}-0123456" for r in ("execution", "task")]
+QUEUE = f"http://127.0.0.1/{HERE}/trainyard-dev-ecs-events"
+
+
+def task(cluster: str, family: str, role: str) -> Call:
+    return lambda c: c("ecs").run_task(
+        cluster=cluster, taskDefinition=family, overrides={"taskRoleArn": role}
+    )
+
+
+def definition(family: str, role: str) -> Call:
+    return lambda c: c("ecs").register_task_definition(
+        family=family,
+        executionRoleArn=FLOWS[0],
+        taskRoleArn=role,
+        containerDefinitions=[{"name": "prefect", "image": "x", "memory": 128}],
+    )
+
+
+def put(bucket: str, key: str) -> Call:
+    return lambda c: c("s3").put_object(Bucket=bucket, Key=key, Body=b"x")
+
+
+def get(bucket: str, key: str) -> Call:
+    return lambda c: c("s3").get_object(Bucket=bucket, Key=key)
+
+
+def ls(bucket: str, prefix: str) -> Call:
+    return lambda c: c("s3").list_objects_v2(Bucket=bucket, Prefix=prefix)
+
+
+def secret(name: str) -> Call:
+    arn = f"arn:aws:secretsmanager:us-east-1:{HERE}:secret:{name}"
+    return lambda c: c("secretsmanager").get_secret_value(SecretId=arn)
+
+
+def parameter(name: str) -> Call:
+    return lambda c: c("ssm").get_parameter(Name=name)
+
+
+ADMIN = f"arn:aws:iam::{HERE}:role/admin"
+FAMILY = "prefect_trainyard-dev_train"
+ALLOWED: dict[str, tuple[str, Call]] = {
+    "worker runs a flow": ("worker-task", task("trainyard-dev", FAMILY, FLOWS[1])),
+    "worker registers a flow": ("worker-task", definition(FAMILY, FLOWS[1])),
+    "worker describes any definition": (
+        "worker-task",
+        lambda c: c("ecs").describe_task_definition(taskDefinition="other"),
+    ),
+    "worker stops a task": (
+        "worker-task",
+        lambda c: c("ecs").stop_task(cluster="trainyard-dev", task="1"),
+    ),
+    "worker reads its queue": (
+        "worker-task",
+        lambda c: c("sqs").receive_message(QueueUrl=QUEUE),
+    ),
+    "flow writes a result": ("flows-task", put(BUCKET, "flows/result")),
+    "flow reads a result": ("flows-task", get(BUCKET, "flows/result")),
+    "flow lists its prefix": ("flows-task", ls(BUCKET, "flows/")),
+    "flow reads its source": ("flows-task", get("lake", "taxi/2023-01.parquet")),
+    "flow lists its source": ("flows-task", ls("lake", "taxi/")),
+    "a flow's start reads MLflow's password": (
+        "flows-execution",
+        secret("trainyard-dev-mlflow-admin-secret-0123456"),
+    ),
+    "MLflow writes an artifact": ("mlflow-task", put(BUCKET, "mlflow/1/model")),
+    "deployer reads the outputs": ("deployer-task", parameter("/trainyard/dev/outputs")),
+}
+DENIED: dict[str, tuple[str, Call]] = {
+    "worker runs in another cluster": ("worker-task", task("other", FAMILY, FLOWS[1])),
+    "worker runs another family": ("worker-task", task("trainyard-dev", "other", FLOWS[1])),
+    "worker passes another role to a run": ("worker-task", task("trainyard-dev", FAMILY, ADMIN)),
+    "worker passes a role that a definition hides": (
+        "worker-task",
+        task("trainyard-dev", "prefect_trainyard-dev_stolen", FLOWS[1]),
+    ),
+    "worker passes another role to a definition": ("worker-task", definition(FAMILY, ADMIN)),
+    "worker registers another family": ("worker-task", definition("other", FLOWS[1])),
+    "worker stops a task elsewhere": (
+        "worker-task",
+        lambda c: c("ecs").stop_task(cluster="other", task="1"),
+    ),
+    "worker reads another queue": (
+        "worker-task",
+        lambda c: c("sqs").receive_message(QueueUrl=QUEUE + "-of-others"),
+    ),
+    "worker sends to its own queue": (
+        "worker-task",
+        lambda c: c("sqs").send_message(QueueUrl=QUEUE, MessageBody="x"),
+    ),
+    "worker reads artifacts": ("worker-task", get(BUCKET, "flows/result")),
+    "worker makes a role": (
+        "worker-task",
+        lambda c: c("iam").create_role(RoleName="x", AssumeRolePolicyDocument="{}"),
+    ),
+    "worker reads a secret": ("worker-task", secret("trainyard-dev-mlflow-admin-secret-0123456")),
+    "flow writes MLflow's artifacts": ("flows-task", put(BUCKET, "mlflow/1/model")),
+    "flow lists the whole bucket": ("flows-task", ls(BUCKET, "")),
+    "flow writes its source": ("flows-task", put("lake", "taxi/x")),
+    "flow reads beside its source": ("flows-task", get("lake", "payroll/x")),
+    "flow reads another bucket": ("flows-task", get("other", "flows/x")),
+    "flow removes the bucket": ("flows-task", lambda c: c("s3").delete_bucket(Bucket=BUCKET)),
+    "flow opens the bucket": (
+        "flows-task",
+        lambda c: c("s3").delete_bucket_policy(Bucket=BUCKET),
+    ),
+    "flow runs tasks": ("flows-task", task("trainyard-dev", FAMILY, FLOWS[1])),
+    "flow reads the database's password": (
+        "flows-task",
+        secret("trainyard-dev-database-password-secret-0123456"),
+    ),
+    "a flow's start reads the database's password": (
+        "flows-execution",
+        secret("trainyard-dev-database-password-secret-0123456"),
+    ),
+    "a flow's start writes artifacts": ("flows-execution", put(BUCKET, "flows/x")),
+    "MLflow reads flows' results": ("mlflow-task", get(BUCKET, "flows/result")),
+    "MLflow reads secrets": ("mlflow-task", secret("trainyard-dev-mlflow-admin-secret-0123456")),
+    "deployer reads another stack": ("deployer-task", parameter("/trainyard/prod/outputs")),
+    "deployer changes the outputs": (
+        "deployer-task",
+        lambda c: c("ssm").put_parameter(Name="/trainyard/dev/outputs", Value="x", Overwrite=True),
+    ),
+    "deployer runs tasks": ("deployer-task", task("trainyard-dev", FAMILY, FLOWS[1])),
+    "tunnel reads artifacts": ("tunnel-task", get(BUCKET, "flows/result")),
+    "Prefect's server reads artifacts": ("prefect-task", get(BUCKET, "flows/result")),
+}
+
+
+@pytest.mark.parametrize("what", ALLOWED)
+def test_allowed(roles: Roles, what: str) -> None:
+    role, call = ALLOWED[what]
+    assert not refused(lambda: call(roles[role]))
+
+
+@pytest.mark.parametrize("what", DENIED)
+def test_denied(roles: Roles, what: str) -> None:
+    role, call = DENIED[what]
+    assert refused(lambda: call(roles[role]))
+
+
+# --- GitHub ---------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def github(url: str) -> dict[str, str]:
+    """The account's delivery roles, as the program trusts and allows them; their ARNs."""
+    stack: Recording = run("account", **GITHUB, leaveOut=["oidc-repository-id"])
+    iam = client(url, "iam")
+    iam.create_open_id_connect_provider(
+        Url="https://token.actions.githubusercontent.com", ClientIDList=["sts.amazonaws.com"]
+    )
+    found = {}
+    for role in stack.of("iam/role:Role"):
+        iam.create_role(
+            RoleName=role.name, AssumeRolePolicyDocument=here(role.document("assumeRolePolicy"))
+        )
+        for policy in stack.of("iam/policy:Policy"):
+            if policy.name.startswith(role.name):
+                iam.put_role_policy(
+                    RoleName=role.name,
+                    PolicyName=policy.name,
+                    PolicyDocument=here(policy.document("policy")),
+                )
+        found[role.name.rsplit("-", 1)[1]] = f"arn:aws:iam::{HERE}:role/{role.name}"
+    return found
+
+
+def github_session(url: str, role: str, subject: str) -> Callable[[str], Any]:
+    session = Session(home=Path(), port=int(url.rsplit(":", 1)[1]))
+    given = session.take_role(role, subject)
+    return lambda service: client(url, service, **{k.lower(): v for k, v in given.items()})
+
+
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_a_job_in_a_deploy_environment_takes_the_deploy_role(
+    url: str, github: dict[str, str], environment: str
+) -> None:
+    subject = f"repo:acme@11/rides@22:environment:{environment}"
+    assert github_session(url, github["deploy"], subject)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "repo:acme@11/rides@22:pull_request",
+        "repo:acme@11/rides@22:ref:refs/heads/main",
+        "repo:acme@11/rides@22:environment:preview",
+        "repo:acme@11/rides@23:environment:prod",
+        "repo:acme@12/rides@22:environment:prod",
+        "repo:evil@99/rides@22:environment:prod",
+        "repo:acme@11/rides@22:environment:prod-2",
+        "repo:acme/rides:environment:prod",
+    ],
+)
+def test_anyone_else_is_refused(url: str, github: dict[str, str], subject: str) -> None:
+    assert refused(lambda: github_session(url, github["deploy"], subject))
+
+
+PREVIEW_MAY_NOT: dict[str, Call] = {
+    "read a secret": secret("trainyard-dev-mlflow-admin-secret-0123456"),
+    "read artifacts": get(BUCKET, "flows/result"),
+    "write the state": put("acme-state", "x"),
+    "run tasks": task("trainyard-dev", FAMILY, FLOWS[1]),
+    "make a network": lambda c: c("ec2").create_vpc(CidrBlock="10.0.0.0/16"),
+    "make a role": lambda c: c("iam").create_role(
+        RoleName="trainyard-x", AssumeRolePolicyDocument="{}"
+    ),
+}
+DEPLOYMENT_MAY_NOT: dict[str, Call] = {
+    "remove another's bucket": lambda c: c("s3").delete_bucket(Bucket="other"),
+    "make another role": lambda c: c("iam").create_role(
+        RoleName="admin", AssumeRolePolicyDocument="{}"
+    ),
+    "make its roles mighty": lambda c: c("iam").attach_role_policy(
+        RoleName="trainyard-dev-x", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess"
+    ),
+    "remove another's cluster": lambda c: c("ecs").delete_cluster(cluster="other"),
+    "remove another's database": lambda c: c("rds").delete_db_instance(
+        DBInstanceIdentifier="payroll"
+    ),
+    "read another's secret": secret("payroll-0123456"),
+    "read another's parameter": parameter("/payroll/key"),
+}
+
+
+def test_a_preview_may_look(url: str, github: dict[str, str]) -> None:
+    preview = github_session(url, github["preview"], "repo:acme@11/rides@22:environment:preview")
+    assert not refused(lambda: preview("ec2").describe_vpcs())
+    assert not refused(lambda: preview("ssm").get_parameter(Name="/trainyard/dev/ready"))
+
+
+@pytest.mark.parametrize("what", PREVIEW_MAY_NOT)
+def test_a_preview_may_not(url: str, github: dict[str, str], roles: Roles, what: str) -> None:
+    preview = github_session(url, github["preview"], "repo:acme@11/rides@22:environment:preview")
+    assert refused(lambda: PREVIEW_MAY_NOT[what](preview))
+
+
+@pytest.mark.parametrize("what", DEPLOYMENT_MAY_NOT)
+def test_a_deployment_may_not(url: str, github: dict[str, str], roles: Roles, what: str) -> None:
+    deploy = github_session(url, github["deploy"], "repo:acme@11/rides@22:environment:prod")
+    assert refused(lambda: DEPLOYMENT_MAY_NOT[what](deploy))

@@ -1,0 +1,219 @@
+"""`make up STACK=`: the order of its steps, and that a broken one can be repeated."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from infra import stacks
+from infra.outputs import StackOutputs
+from infra.readiness import Servers, ready
+
+SELF_HOSTED = Servers(mlflow="m1", prefect="w1")
+CLOUD = Servers(mlflow="m1")
+
+
+class World:
+    """A stack, its parameter and its tasks: as much of AWS and Pulumi as `up` sees."""
+
+    def __init__(self, servers: Servers, *, image: str = "f1"):
+        self.servers, self.image = servers, image
+        self.stack = "dev"
+        self.noted: dict[str, Any] = {}
+        self.log: list[str] = []
+        self.running: set[str] = set()
+        self.broken: str | None = None
+
+    # pulumi
+    def up(self) -> None:
+        self._do("up")
+        may = ready(self.noted, self.servers, worker_image="w1" if self.image else "")
+        ours = {"mlflow"} | ({"prefect"} if self.servers.prefect else set())
+        self.running = {name for name in ours | {"worker"} if getattr(may, name)}
+        self.held = sorted((ours | {"worker"}) - self.running)
+
+    def outputs(self) -> dict[str, Any]:
+        return {
+            "held_back": self.held,
+            "flow_image": self.image,
+            "servers": vars(self.servers),
+            "next": "make deploy",
+            "tasks": {},
+            "trainyard": OUTPUTS,
+        }
+
+    # aws
+    def run_task(self, name: str, command: Sequence[str] | None = None) -> None:
+        self._do(" ".join([name, *(command or [])[-1:]]))
+        if name == "deployer":
+            assert "prefect" in self.running, "registered before the server runs"
+
+    def write_parameter(self, name: str, value: str) -> None:
+        assert name == "/trainyard/dev/ready"
+        self.noted = json.loads(value)
+
+    def register(self, outputs: StackOutputs) -> None:
+        self._do("register")
+
+    def _do(self, step: str) -> None:
+        if step == self.broken:
+            self.broken = None
+            raise stacks.StackError(step)
+        self.log.append(step)
+
+    def make_up(self) -> list[str]:
+        self.log = []
+        stacks.up(self, connect=lambda outputs: self, register=self.register)  # type: ignore[arg-type]
+        return self.log
+
+
+OUTPUTS = {
+    "stack": "dev",
+    "prefect_api_url": "https://api.prefect.cloud/api",
+    "tracking_uri": "http://mlflow.dev.trainyard.internal:5000",
+    "artifact_store": "s3://bucket/flows",
+    "code_dir": "/app",
+    "work_pool": {
+        "type": "ecs",
+        "name": "trainyard-dev",
+        "region": "eu-central-1",
+        "cluster_arn": "arn",
+        "vpc_id": "vpc-1",
+        "subnet_ids": ["subnet-1"],
+        "security_group_ids": ["sg-1"],
+        "assign_public_ip": True,
+        "capacity_provider": "FARGATE",
+        "cpu_architecture": "X86_64",
+        "execution_role_arn": "arn",
+        "task_role_arn": "arn",
+        "log_group": "group",
+        "queue_name": "queue",
+        "environment": {},
+        "secrets": {},
+        "api_secret_variable": "PREFECT_API_KEY",
+        "api_secret": "arn",
+    },
+}
+
+
+def test_a_stack_with_its_own_servers_comes_up_in_order() -> None:
+    world = World(SELF_HOSTED)
+    assert world.make_up() == [
+        "up",
+        "migrate-mlflow",
+        "migrate-prefect",
+        "up",
+        "deployer --register-only",
+        "up",
+    ]
+    assert world.running == {"mlflow", "prefect", "worker"}
+
+
+def test_with_prefect_cloud_this_machine_registers() -> None:
+    world = World(CLOUD)
+    assert world.make_up() == ["up", "migrate-mlflow", "up", "register", "up"]
+    assert world.running == {"mlflow", "worker"}
+
+
+@pytest.mark.parametrize("servers", [SELF_HOSTED, CLOUD])
+def test_a_second_up_is_one_up(servers: Servers) -> None:
+    world = World(servers)
+    world.make_up()
+    assert world.make_up() == ["up"]
+
+
+@pytest.mark.parametrize("step", ["migrate-mlflow", "migrate-prefect", "deployer --register-only"])
+def test_an_up_that_broke_is_finished_by_the_next(step: str) -> None:
+    world = World(SELF_HOSTED)
+    world.broken = step
+    with pytest.raises(stacks.StackError):
+        world.make_up()
+    world.make_up()
+    assert world.running == {"mlflow", "prefect", "worker"}
+
+
+def test_a_stack_without_images_stays_held_back() -> None:
+    world = World(Servers(), image="")
+    assert world.make_up() == ["up"]
+    assert world.running == set()
+
+
+def test_a_new_mlflow_is_migrated_and_nothing_else_stops() -> None:
+    world = World(SELF_HOSTED)
+    world.make_up()
+    world.servers = Servers(mlflow="m2", prefect="w1")
+    assert world.make_up() == ["up", "migrate-mlflow", "up"]
+    assert world.running == {"mlflow", "prefect", "worker"}
+
+
+def test_private_pages_are_those_in_the_stacks_own_zone() -> None:
+    pages = stacks.tunnels({"trainyard": OUTPUTS})
+    assert pages == [("MLflow", "mlflow.dev.trainyard.internal", 5000)]
+
+
+def test_a_missing_pulumi_is_said_with_where_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(stacks.StackError, match=r"pulumi\.com"):
+        stacks.Pulumi("dev").up()
+
+
+# --- one-off tasks --------------------------------------------------------------------------------
+class Client:
+    """ECS and CloudWatch Logs for one task."""
+
+    class exceptions:  # noqa: N801 (boto3's name)
+        class ResourceNotFoundException(Exception):  # noqa: N818
+            pass
+
+    def __init__(self, code: int | None):
+        self.code, self.polls = code, 0
+        self.started: dict[str, Any] = {}
+
+    def client(self, name: str) -> "Client":
+        return self
+
+    def run_task(self, **given: Any) -> dict[str, Any]:
+        self.started = given
+        return {"failures": [], "tasks": [{"taskArn": "arn:task/c/1"}]}
+
+    def describe_tasks(self, **given: Any) -> dict[str, Any]:
+        self.polls += 1
+        state = "STOPPED" if self.polls > 2 else "RUNNING"
+        containers = [{"exitCode": self.code} if self.code is not None else {}]
+        task = {"lastStatus": state, "stoppedReason": "because", "containers": containers}
+        return {"tasks": [task]}
+
+    def describe_task_definition(self, **given: Any) -> dict[str, Any]:
+        options = {"awslogs-group": "group"}
+        container = {"name": "deployer", "logConfiguration": {"options": options}}
+        return {"taskDefinition": {"containerDefinitions": [container]}}
+
+    def get_log_events(self, **given: Any) -> dict[str, Any]:
+        assert given["logStreamName"] == "deployer/deployer/1"
+        return {"events": [{"message": "registered\n"}]}
+
+
+def boto(client: Client) -> stacks.Boto:
+    tasks = {
+        "cluster": "arn:cluster/c",
+        "subnets": ["subnet-1"],
+        "public_addresses": False,
+        "definitions": {"deployer": "arn:definition"},
+        "security_groups": {"deployer": "sg-1"},
+    }
+    return stacks.Boto(client, tasks, clock=lambda seconds: None)
+
+
+def test_a_task_is_waited_for_and_its_log_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    client = Client(0)
+    boto(client).run_task("deployer", ["python"])
+    assert "registered" in capsys.readouterr().out
+    overrides = client.started["overrides"]["containerOverrides"]
+    assert overrides == [{"name": "deployer", "command": ["python"]}]
+
+
+@pytest.mark.parametrize("code", [1, None])
+def test_a_task_that_fails_says_why(code: int | None) -> None:
+    with pytest.raises(stacks.StackError, match="because"):
+        boto(Client(code)).run_task("deployer")
