@@ -15,22 +15,41 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 export PYTHONPATH := $(CURDIR)
 
+# Without STACK= a command is about this laptop.
+ifdef STACK
+STACK_MODULE := infra.stacks
+ON_AWS := .venv-infra/.infra
+else
+STACK_MODULE := infra.laptop
+endif
+
 ## Run it
 .PHONY: demo up down status deploy
 demo: .venv/.laptop ## train a model end to end: stack up, one deployment run, a summary, down (KEEP=1 leaves it up; DATA= TRAIN= VALID= TRIALS=)
 	@$(PY) -m infra.laptop demo $(if $(KEEP),--keep) $(if $(DATA),--data "$(DATA)") $(if $(TRAIN),--train $(TRAIN)) $(if $(VALID),--valid $(VALID)) $(if $(TRIALS),--trials $(TRIALS))
 
-up: .venv/.laptop ## start the laptop stack: Prefect, MLflow, the artifact folder, a worker
-	@$(PY) -m infra.laptop up
+up: .venv/.laptop $(ON_AWS) ## start the laptop stack: Prefect, MLflow, the artifact folder, a worker (STACK= a stack on AWS)
+	@$(PY) -m $(STACK_MODULE) up $(STACK)
 
-down: .venv/.laptop ## stop what `make up` started
-	@$(PY) -m infra.laptop down
+down: .venv/.laptop $(ON_AWS) ## stop what `make up` started (STACK= destroys that stack)
+	@$(PY) -m $(STACK_MODULE) down $(STACK)
 
-status: .venv/.laptop ## what runs, and where to look
-	@$(PY) -m infra.laptop status
+status: .venv/.laptop $(ON_AWS) ## what runs, and where to look (STACK=)
+	@$(PY) -m $(STACK_MODULE) status $(STACK)
 
 deploy: .venv/.laptop ## register the stack with Prefect, then `prefect deploy --all`
 	@$(PY) -m infra.laptop deploy
+
+## Run it on AWS
+.PHONY: bootstrap cost ui
+bootstrap: .venv/.laptop .venv-infra/.infra ## once an AWS account: Pulumi's state, the account's stack (STACK= adds an environment, REPO=owner/name GitHub)
+	@$(PY) -m infra.bootstrap $(if $(STACK),--stack $(STACK)) $(if $(REPO),--repository $(REPO))
+
+cost: .venv-infra/.infra ## dollars a month while nothing trains, by profile and component
+	@.venv-infra/bin/python -W ignore -m infra.cost
+
+ui: .venv/.laptop ## open a stack's private pages, MLflow and Prefect, through a tunnel (STACK=)
+	@$(PY) -m infra.stacks ui $(STACK)
 
 ## Check it
 .PHONY: check test lint types bench

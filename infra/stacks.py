@@ -22,9 +22,12 @@ from infra.naming import OUTPUTS as OUTPUTS_PARAMETER
 from infra.naming import READY, Names
 from infra.outputs import StackOutputs
 from infra.readiness import Servers, note
+from infra.rehearsal.session import RehearsalError, Session, missing
 
 PROJECT = Path(__file__).parent
 TASK_MINUTES = 15
+# The stack that lives on an emulator: its commands start one.
+REHEARSAL = "rehearsal"
 
 
 class StackError(Exception):
@@ -319,19 +322,27 @@ def main() -> None:
     parser.add_argument("command", choices=["up", "down", "status", "ui"])
     parser.add_argument("stack")
     given = parser.parse_args()
-    pulumi = Pulumi(given.stack)
-    # pulumi asks the terminal for a passphrase only where there is one
     os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")
+    session = Session(PROJECT.parent / ".trainyard/rehearsal")
+    pulumi = Pulumi(given.stack)
     try:
+        if given.stack == REHEARSAL:
+            if lacking := missing():
+                raise StackError(f"a rehearsal needs more: {lacking}")
+            environment = session.begin()
+            os.environ.update(environment)  # boto3 finds the emulator by the same variables
+            pulumi = Pulumi(given.stack, session.project, environment)
         if given.command == "up":
             up(pulumi)
         elif given.command == "down":
             pulumi.destroy()
+            if given.stack == REHEARSAL:
+                session.stop()
         elif given.command == "status":
             status(pulumi)
         else:
             ui(pulumi)
-    except StackError as error:
+    except (StackError, RehearsalError) as error:
         sys.exit(f"{error}")
 
 

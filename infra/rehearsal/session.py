@@ -165,6 +165,42 @@ class Session:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
 
+    def begin(self, **settings: Any) -> dict[str, str]:
+        """Start the emulator, make the account's stack in it, and take its deploy role.
+
+        Gives the variables with which `pulumi` and boto3 deploy the stack `rehearsal`: not as root,
+        so that what GitHub's role may do is shown to be enough.
+        """
+        self.start()
+        self.prepare(
+            "account",
+            kind="account",
+            durable=False,
+            stateBucket="acme-state",
+            leaveOut=["oidc-repository-id"],  # the emulator knows a token's subject only
+            **REPOSITORY,
+        )
+        self.pulumi("account", "stack", "select", "--create")
+        self.pulumi("account", "up", "--yes", "--skip-preview")
+        role = self.pulumi("account", "stack", "output", "deploy_role_arn").strip()
+        self.prepare("rehearsal", **settings)
+        self.pulumi("rehearsal", "stack", "select", "--create")
+        credentials = self.take_role(role, SUBJECT.format(environment="dev"))
+        return {**self.environment(), **credentials}
+
+    def pulumi(self, stack: str, *arguments: str) -> str:
+        """Run `pulumi` as the emulator's root; gives what it says."""
+        named = [stack] if arguments[:2] == ("stack", "select") else ["--stack", stack]
+        done = subprocess.run(  # noqa: S603
+            ["pulumi", "--cwd", str(self.project), *arguments, *named],  # noqa: S607
+            capture_output=True,
+            text=True,
+            env={**os.environ, **self.environment()},
+        )
+        if done.returncode:
+            raise RehearsalError((done.stdout + done.stderr)[-4000:])
+        return done.stdout
+
     def take_role(self, role_arn: str, subject: str) -> dict[str, str]:
         """Credentials of a role, taken as a job of GitHub takes it."""
         import boto3

@@ -19,7 +19,7 @@ import pytest
 
 from infra import stacks
 from infra.outputs import StackOutputs
-from infra.rehearsal.session import REPOSITORY, SUBJECT, Session, inventory, missing
+from infra.rehearsal.session import Session, inventory, missing
 
 pytestmark = [
     pytest.mark.timeout(1200),
@@ -94,8 +94,8 @@ class Rehearsed:
 
     def connect(self, outputs: dict[str, Any]) -> stacks.Boto:
         """AWS, as the deploy role."""
-        given = {k.lower(): v for k, v in self.credentials.items()}
-        session = boto3.Session(region_name="us-east-1", **given)
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+        session = boto3.Session(*[self.credentials[n] for n in names], region_name="us-east-1")
         return stacks.Boto(session, outputs["tasks"], clock=lambda seconds: time.sleep(0.3))
 
 
@@ -120,38 +120,18 @@ def image(emulator: Session, tmp_path_factory: pytest.TempPathFactory) -> str:
     return emulator.docker("build", "-q", str(folder)).stdout.strip()
 
 
-@pytest.fixture(scope="session")
-def deploy_role(emulator: Session) -> str:
-    """The account's stack, made by root as `make bootstrap` does; gives the deploy role."""
-    os.environ |= {"AWS_ENDPOINT_URL": emulator.url, "AWS_EC2_METADATA_DISABLED": "true"}
-    emulator.prepare(
-        "account",
-        kind="account",
-        durable=False,
-        stateBucket="acme-state",
-        leaveOut=["oidc-repository-id"],
-        **REPOSITORY,
-    )
-    account = stacks.Pulumi("account", emulator.project, emulator.environment())
-    account._run("stack", "init", quiet=True)
-    account._run("up", "--yes", "--skip-preview", quiet=True)
-    return str(account.outputs()["deploy_role_arn"])
-
-
 @pytest.fixture(scope="module", params=MODES)
-def rehearsed(
-    request: pytest.FixtureRequest, emulator: Session, deploy_role: str, image: str
-) -> Iterator[Rehearsed]:
+def rehearsed(request: pytest.FixtureRequest, emulator: Session, image: str) -> Iterator[Rehearsed]:
+    os.environ |= {"AWS_ENDPOINT_URL": emulator.url, "AWS_EC2_METADATA_DISABLED": "true"}
     root = boto3.Session("test", "test", region_name="us-east-1")
     mode: dict[str, Any] = {**MODES[request.param], "durable": False}
     if mode["prefect"] == "cloud":
         secret = root.client("secretsmanager").create_secret(Name="key", SecretString="pnu_x")
         mode["prefectApiKeySecretArn"] = secret["ARN"]
-    credentials = emulator.take_role(deploy_role, SUBJECT.format(environment="dev"))
     images = {"flowImage": image, "workerImage": image, "mlflowImage": image}
+    environment = emulator.begin(**mode, **images)
+    credentials = {k: v for k, v in environment.items() if k.startswith("AWS_")}
     stack = Rehearsed(emulator, mode, credentials, root, inventory(root), settings=images)
-    stack.set()
-    stack.pulumi._run("stack", "init", quiet=True)
     try:
         yield stack
     finally:
@@ -221,7 +201,6 @@ def test_a_new_password_changes_who_uses_it(rehearsed: Rehearsed) -> None:
 
 def test_nothing_has_drifted_but_what_the_emulator_reads_back(rehearsed: Rehearsed) -> None:
     text = rehearsed.run("refresh", "--preview-only", "--json")
-    Path("/tmp/cl/refresh.json").write_text(text)
     steps = json.loads(text)["steps"]
     drifted: dict[str, set[str]] = {}
     for step in steps:

@@ -1,0 +1,210 @@
+"""`make bootstrap`: what must exist before the first `make up STACK=`, made once and safe to
+repeat.
+
+Pulumi's state (a bucket, and a key for the secrets in it), the account's stack, and an
+environment's settings; with Prefect Cloud its API key, from PREFECT_API_KEY or a prompt into
+Secrets Manager: it is in no file and not in the state.
+"""
+
+import argparse
+import getpass
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from infra.naming import Names
+from infra.stacks import PROJECT, StackError, say
+
+ALIAS = "alias/trainyard-state"
+
+
+@dataclass(frozen=True)
+class State:
+    """Where Pulumi keeps its state."""
+
+    bucket: str
+    key_arn: str
+    region: str
+
+    @property
+    def backend(self) -> str:
+        """The address for `pulumi login`."""
+        return f"s3://{self.bucket}?region={self.region}"
+
+    @property
+    def secrets_provider(self) -> str:
+        """What encrypts secrets in the state."""
+        return f"awskms://{ALIAS}?region={self.region}"
+
+
+def make_state(session: Any) -> State:
+    """Make the state's bucket and key, or find them."""
+    from botocore.exceptions import ClientError
+
+    account = session.client("sts").get_caller_identity()["Account"]
+    region = session.region_name
+    kms = session.client("kms")
+    try:
+        key = kms.describe_key(KeyId=ALIAS)["KeyMetadata"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NotFoundException":
+            raise
+        key = kms.create_key(Description="Secrets in Pulumi's state")["KeyMetadata"]
+        kms.create_alias(AliasName=ALIAS, TargetKeyId=key["KeyId"])
+    kms.enable_key_rotation(KeyId=key["KeyId"])
+
+    bucket = f"trainyard-state-{account}-{region}"
+    s3 = session.client("s3")
+    # us-east-1 is the one region that S3 doesn't want to be told.
+    where = {} if region == "us-east-1" else {"LocationConstraint": region}
+    with suppress(s3.exceptions.BucketAlreadyOwnedByYou):
+        s3.create_bucket(Bucket=bucket, **({"CreateBucketConfiguration": where} if where else {}))
+    s3.put_public_access_block(
+        Bucket=bucket,
+        PublicAccessBlockConfiguration={
+            "BlockPublicAcls": True,
+            "BlockPublicPolicy": True,
+            "IgnorePublicAcls": True,
+            "RestrictPublicBuckets": True,
+        },
+    )
+    # A state that was overwritten by mistake can be brought back.
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(tls_only(key["Arn"], bucket)))
+    return State(bucket, key["Arn"], region)
+
+
+def tls_only(key_arn: str, bucket: str) -> dict[str, Any]:
+    """A bucket's policy that refuses clear text."""
+    arn = f"arn:{key_arn.split(':')[1]}:s3:::{bucket}"
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "RefuseClearText",
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "s3:*",
+                "Resource": [arn, f"{arn}/*"],
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            }
+        ],
+    }
+
+
+def keep_api_key(session: Any, stack: str, key: str) -> str:
+    """Put Prefect Cloud's API key into Secrets Manager; gives the secret's ARN."""
+    secrets = session.client("secretsmanager")
+    name = Names(stack)("prefect-api-key")
+    try:
+        secrets.put_secret_value(SecretId=name, SecretString=key)
+        return str(secrets.describe_secret(SecretId=name)["ARN"])
+    except secrets.exceptions.ResourceNotFoundException:
+        return str(secrets.create_secret(Name=name, SecretString=key)["ARN"])
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A GitHub repository with the numbers that its tokens carry."""
+
+    name: str
+    owner_id: str
+    id: str
+
+
+def find_repository(name: str, owner_id: str, repository_id: str) -> Repository:
+    """The repository's numbers: as given, or by the gh command."""
+    if not (owner_id and repository_id):
+        if not shutil.which("gh"):
+            raise StackError(
+                f"GitHub's tokens name {name} by numbers. Without the gh command, read `id` and "
+                f"`owner.id` at https://api.github.com/repos/{name} and give them: "
+                "--owner-id ... --repository-id ..."
+            )
+        query = ["gh", "api", f"repos/{name}", "--jq", "[.owner.id, .id] | @tsv"]
+        answer = subprocess.run(query, capture_output=True, text=True)  # noqa: S603
+        found = re.fullmatch(r"(\d+)\t(\d+)", answer.stdout.strip())
+        if not found:
+            raise StackError(f"gh doesn't find {name}: {answer.stderr.strip()}")
+        owner_id, repository_id = found.groups()
+    return Repository(name, owner_id, repository_id)
+
+
+def pulumi(*arguments: str) -> None:
+    """Run pulumi; a secret never is among its arguments."""
+    try:
+        done = subprocess.run(["pulumi", "--cwd", str(PROJECT), *arguments])  # noqa: S603, S607
+    except FileNotFoundError:
+        raise StackError(
+            "there is no `pulumi` on PATH: https://www.pulumi.com/docs/install/"
+        ) from None
+    if done.returncode:
+        raise StackError(f"`pulumi {' '.join(arguments)}` failed; the reason is above")
+
+
+def prepare_stack(name: str, state: State, settings: dict[str, str]) -> None:
+    """Make a stack where there is none, and write its settings."""
+    pulumi("stack", "select", "--create", name, "--secrets-provider", state.secrets_provider)
+    for key, value in {"aws:region": state.region, **settings}.items():
+        pulumi("config", "set", "--stack", name, key, value)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make what must be there before the first push."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stack", help="an environment to prepare, such as dev")
+    parser.add_argument("--repository", help="owner/name of the repository that deploys")
+    parser.add_argument("--owner-id", default="", help="the number of its owner")
+    parser.add_argument("--repository-id", default="", help="its number")
+    parser.add_argument("--region", default=os.environ.get("AWS_REGION", "us-east-1"))
+    given = parser.parse_args(arguments)
+    import boto3
+
+    try:
+        session = boto3.Session(region_name=given.region)
+        repository = None
+        if given.repository:
+            repository = find_repository(given.repository, given.owner_id, given.repository_id)
+        state = make_state(session)
+        pulumi("login", state.backend)
+        account = {"trainyard:kind": "account"}
+        if repository:
+            account |= {
+                "trainyard:githubRepository": repository.name,
+                "trainyard:githubOwnerId": repository.owner_id,
+                "trainyard:githubRepositoryId": repository.id,
+                "trainyard:stateBucket": state.bucket,
+                "trainyard:stateKeyArn": state.key_arn,
+            }
+        prepare_stack("account", state, account)
+        pulumi("up", "--stack", "account", *([] if sys.stdin.isatty() else ["--yes"]))
+        if given.stack:
+            prepare_stack(given.stack, state, prefect_settings(session, given.stack))
+        say(f"Pulumi's state: {state.backend}")
+        say(f"next: make up STACK={given.stack or 'dev'}")
+    except StackError as error:
+        sys.exit(f"{error}")
+
+
+def prefect_settings(session: Any, stack: str) -> dict[str, str]:
+    """An environment's settings for Prefect Cloud, where PREFECT_API_URL names a workspace."""
+    url = os.environ.get("PREFECT_API_URL", "")
+    if "/accounts/" not in url:
+        return {}
+    key = os.environ.get("PREFECT_API_KEY") or getpass.getpass("Prefect Cloud's API key: ")
+    return {
+        "trainyard:prefect": "cloud",
+        "trainyard:prefectApiUrl": url,
+        "trainyard:prefectApiKeySecretArn": keep_api_key(session, stack, key),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""`make bootstrap`: Pulumi's state and Prefect's key, made once and found again."""
+
+import subprocess
+from typing import Any
+
+import boto3
+import pytest
+
+from infra import bootstrap
+from infra.stacks import StackError
+
+
+@pytest.fixture
+def session(url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    return boto3.Session("test", "test", region_name="eu-central-1")
+
+
+def test_the_state_is_made_once_private_versioned_and_encrypted(session: Any) -> None:
+    state = bootstrap.make_state(session)
+    assert bootstrap.make_state(session) == state
+    s3 = session.client("s3")
+    assert s3.get_bucket_versioning(Bucket=state.bucket)["Status"] == "Enabled"
+    block = s3.get_public_access_block(Bucket=state.bucket)["PublicAccessBlockConfiguration"]
+    assert all(block.values())
+    assert "aws:SecureTransport" in s3.get_bucket_policy(Bucket=state.bucket)["Policy"]
+    assert session.client("kms").get_key_rotation_status(KeyId=state.key_arn)["KeyRotationEnabled"]
+    assert state.backend == f"s3://{state.bucket}?region=eu-central-1"
+
+
+def test_the_api_key_goes_to_secrets_manager_and_can_be_replaced(session: Any) -> None:
+    arn = bootstrap.keep_api_key(session, "dev", "pnu_1")
+    assert bootstrap.keep_api_key(session, "dev", "pnu_2") == arn
+    assert (
+        session.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"] == "pnu_2"
+    )
+
+
+def test_no_command_ever_carries_the_api_key(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "https://api.prefect.cloud/api/accounts/a/workspaces/w")
+    monkeypatch.setenv("PREFECT_API_KEY", "pnu_secret")
+    settings = bootstrap.prefect_settings(session, "dev")
+    assert settings["trainyard:prefect"] == "cloud"
+    assert "pnu_secret" not in str(settings)
+
+
+def test_without_a_workspace_the_stack_hosts_its_own_server(
+    session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    assert bootstrap.prefect_settings(session, "dev") == {}
+
+
+def test_without_gh_the_numbers_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(StackError, match="--owner-id"):
+        bootstrap.find_repository("acme/rides", "", "")
+    given = bootstrap.find_repository("acme/rides", "11", "22")
+    assert given == bootstrap.Repository("acme/rides", "11", "22")
+
+
+def test_gh_gives_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(*command: Any, **options: Any) -> Any:
+        return subprocess.CompletedProcess(command, 0, "11\t22\n", "")
+
+    monkeypatch.setattr(bootstrap.shutil, "which", lambda name: "/usr/bin/gh")
+    monkeypatch.setattr(bootstrap.subprocess, "run", answer)
+    found = bootstrap.find_repository("acme/rides", "", "")
+    assert found == bootstrap.Repository("acme/rides", "11", "22")
