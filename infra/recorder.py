@@ -127,6 +127,11 @@ def is_secret(value: Any) -> bool:
     return isinstance(value, Mapping) and SIGNATURE in value
 
 
+def type_and_name(urn: str) -> str:
+    """What tells two resources of a stack apart."""
+    return " ".join(urn.split("$")[-1].split("::")[-2:])
+
+
 class Cloud(mocks.Mocks):
     """Answers as AWS would; in a preview it knows only what the program said."""
 
@@ -188,10 +193,10 @@ class Recorder(mocks.MockMonitor):
                     type=request.type,
                     name=request.name,
                     inputs=rpc.deserialize_properties(request.object),
-                    parent=" ".join(request.parent.split("$")[-1].split("::")[-2:]),
+                    parent=type_and_name(request.parent),
                     protect=request.protect,
                     ignored=tuple(request.ignoreChanges),
-                    dependencies=tuple(d.rsplit("::", 1)[-1] for d in request.dependencies),
+                    dependencies=tuple(type_and_name(d) for d in request.dependencies),
                     custom=request.custom,
                     provider=request.provider,
                 )

@@ -2,8 +2,7 @@
 
 Everything here is pure. All that is wrong with a file is reported together: the key, its value, and
 what is allowed.
-`python -m infra.settings` writes the `config:` part of infra/Pulumi.yaml and the settings table of
-infra/README.md.
+`python -m infra.settings` writes the `config:` part of infra/Pulumi.yaml.
 """
 
 import json
@@ -599,24 +598,17 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def between_marks(text: str, content: str) -> str:
-    """`text` with `content` between its two generated-part marks."""
-    return re.sub(
-        r"(generated: settings[^\n]*\n).*?(?=[^\n]*end of settings)",
-        lambda m: m.group(1) + content,
-        text,
-        flags=re.S,
-    )
+def between_marks(text: str, name: str, content: str) -> str:
+    """`text` with `content` between the two marks of a generated part."""
+    marks = rf"(generated: {name}[^\n]*\n).*?(?=[^\n]*end of {name})"
+    return re.sub(marks, lambda found: found.group(1) + content, text, flags=re.DOTALL)
 
 
 def main() -> None:
-    """Write the parts of Pulumi.yaml and README.md that come from this file."""
-    here = Path(__file__).parent
-    for name, content in (("Pulumi.yaml", project_config()), ("README.md", table())):
-        path = here / name
-        if path.exists():
-            path.write_text(between_marks(path.read_text(), content))
-            sys.stdout.write(f"wrote {path.relative_to(here.parent)}\n")
+    """Write the part of Pulumi.yaml that comes from this file."""
+    path = Path(__file__).parent / "Pulumi.yaml"
+    path.write_text(between_marks(path.read_text(), "settings", project_config()))
+    sys.stdout.write(f"wrote {path.name}\n")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def test_gh_gives_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(*command: Any, **options: Any) -> Any:
         return subprocess.CompletedProcess(command, 0, "11\t22\n", "")
 
-    monkeypatch.setattr(bootstrap.shutil, "which", lambda name: "/usr/bin/gh")
-    monkeypatch.setattr(bootstrap.subprocess, "run", answer)
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/gh")
+    monkeypatch.setattr("subprocess.run", answer)
     found = bootstrap.find_repository("acme/rides", "", "")
     assert found == bootstrap.Repository("acme/rides", "11", "22")
