@@ -41,9 +41,12 @@ deploy: .venv/.laptop ## register the stack with Prefect, then `prefect deploy -
 	@$(PY) -m infra.laptop deploy
 
 ## Run it on AWS
-.PHONY: bootstrap cost ui
+.PHONY: bootstrap preview cost ui
 bootstrap: .venv/.laptop .venv-infra/.infra ## once an AWS account: Pulumi's state, the account's stack (STACK= adds an environment, REPO=owner/name GitHub)
 	@$(PY) -m infra.bootstrap $(if $(STACK),--stack $(STACK)) $(if $(REPO),--repository $(REPO))
+
+preview: .venv/.laptop .venv-infra/.infra .venv-policy/.policy ## what an up would change, and which rules it breaks (STACK=)
+	@$(PY) -m infra.stacks preview $(STACK)
 
 cost: .venv-infra/.infra ## dollars a month while nothing trains, by profile and component
 	@.venv-infra/bin/python -W ignore -m infra.cost
@@ -75,7 +78,7 @@ format: .venv/.dev ## let ruff put the code in shape
 
 # dev holds all that laptop, flow and infra hold, so the smaller groups follow its versions
 lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions)
-	@for group in dev laptop flow infra emulator; do \
+	@for group in dev laptop flow infra policy emulator; do \
 	  case $$group in laptop|flow|infra) pins="-c requirements/dev.txt";; *) pins="";; esac; \
 	  $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	    $(if $(UPGRADE),--upgrade) $$pins --group $$group -o requirements/$$group.txt || exit 1; done
@@ -84,7 +87,7 @@ lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 take
 
 clean: ## stop the stack and remove what make built and the stack wrote
 	@if [ -x $(PY) ]; then $(PY) -m infra.laptop down --quiet; fi
-	rm -rf .uv .venv .venv-emulator .venv-infra .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .uv .venv .venv-emulator .venv-infra .venv-policy .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help: ## this list
 	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +106,9 @@ $(UV): requirements/uv.txt
 
 .venv/.dev: requirements/dev.txt $(UV)
 	$(call environment,.venv,dev)
+
+.venv-policy/.policy: requirements/policy.txt $(UV)
+	$(call environment,.venv-policy,policy)
 
 .venv-emulator/.emulator: requirements/emulator.txt $(UV)
 	$(call environment,.venv-emulator,emulator)

@@ -1,4 +1,4 @@
-"""`make up|down|status|ui STACK=`: a stack on AWS, by `pulumi` and in the right order.
+"""`make preview|up|down|status|ui STACK=`: a stack on AWS, by `pulumi` and in the right order.
 
 Up: the stack with its new services held back, migrations, servers, `register`, the worker. Each
 step
@@ -52,6 +52,10 @@ class Pulumi:
     def up(self) -> None:
         """Bring the stack to what program and settings say."""
         self._run("up", *self._unasked())
+
+    def preview(self) -> None:
+        """Say what an up would do, and what breaks the rules of infra/policy."""
+        self._run("preview", "--diff", "--policy-pack", str(PROJECT / "policy"))
 
     def destroy(self) -> None:
         """Remove the stack. What is protected stays, and stops it."""
@@ -319,7 +323,7 @@ def _target(cloud: Boto, arn: str) -> str:
 def main() -> None:
     """Run one command for one stack."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["up", "down", "status", "ui"])
+    parser.add_argument("command", choices=["preview", "up", "down", "status", "ui"])
     parser.add_argument("stack")
     given = parser.parse_args()
     os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")
@@ -332,7 +336,9 @@ def main() -> None:
             environment = session.begin()
             os.environ.update(environment)  # boto3 finds the emulator by the same variables
             pulumi = Pulumi(given.stack, session.project, environment)
-        if given.command == "up":
+        if given.command == "preview":
+            pulumi.preview()
+        elif given.command == "up":
             up(pulumi)
         elif given.command == "down":
             pulumi.destroy()

@@ -19,7 +19,7 @@ import pytest
 
 from infra import stacks
 from infra.outputs import StackOutputs
-from infra.rehearsal.session import Session, inventory, missing
+from infra.rehearsal.session import ROOT, Session, inventory, missing
 
 pytestmark = [
     pytest.mark.timeout(1200),
@@ -179,6 +179,14 @@ def test_a_second_up_changes_nothing(rehearsed: Rehearsed) -> None:
     assert rehearsed.changes("preview") == {}
     output = rehearsed.run("up", "--yes", "--skip-preview")
     assert re.search(r"Resources:\s+\d+ unchanged\s", output), output[-2000:]
+
+
+def test_no_rule_of_the_policy_pack_is_broken(rehearsed: Rehearsed) -> None:
+    if not (ROOT / ".venv-policy").exists():
+        pytest.skip("the policy pack has no environment: make .venv-policy/.policy")
+    output = rehearsed.run("preview", "--policy-pack", str(ROOT / "infra/policy"))
+    assert "trainyard@v" in output, output[-2000:]
+    assert "mandatory" not in output
 
 
 def test_a_changed_setting_changes_what_it_should_and_nothing_else(rehearsed: Rehearsed) -> None:
