@@ -19,12 +19,9 @@ import pytest
 
 from infra import stacks
 from infra.outputs import StackOutputs
-from infra.rehearsal.session import ROOT, Session, inventory, missing
+from infra.rehearsal.session import ROOT, Session, inventory
 
-pytestmark = [
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(missing() is not None, reason=f"a rehearsal needs more: {missing()}"),
-]
+pytestmark = pytest.mark.timeout(1200)
 
 STUB = """
 import http.server, sys, threading
@@ -110,16 +107,6 @@ class Rehearsed:
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    session = Session(home=tmp_path_factory.mktemp("rehearsal"))
-    session.start()
-    try:
-        yield session
-    finally:
-        session.stop()
-
-
-@pytest.fixture(scope="session")
 def image(emulator: Session, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A stub's id."""
     folder = tmp_path_factory.mktemp("stub")
@@ -132,7 +119,6 @@ def image(emulator: Session, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module", params=MODES)
 def rehearsed(request: pytest.FixtureRequest, emulator: Session, image: str) -> Iterator[Rehearsed]:
-    os.environ |= {"AWS_ENDPOINT_URL": emulator.url, "AWS_EC2_METADATA_DISABLED": "true"}
     root = boto3.Session("test", "test", region_name="us-east-1")
     mode: dict[str, Any] = {**MODES[request.param], "durable": False}
     if mode["prefect"] == "cloud":

@@ -1,0 +1,22 @@
+"""The emulator of a rehearsal, one for all of its tests."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from infra.rehearsal.session import Session, missing
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    if lacking := missing():
+        pytest.skip(f"a rehearsal needs more: {lacking}")
+    session = Session(home=tmp_path_factory.mktemp("rehearsal"))
+    session.start()
+    os.environ |= {"AWS_ENDPOINT_URL": session.url, "AWS_EC2_METADATA_DISABLED": "true"}
+    try:
+        yield session
+    finally:
+        session.stop()
+        del os.environ["AWS_ENDPOINT_URL"]
