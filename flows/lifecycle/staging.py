@@ -76,6 +76,8 @@ def register_champion(
         The version's number.
     """
     known = client.search_model_versions(f"name = '{model_name}' and run_id = '{run_id}'")
+    # `register_model` asks MLflow's globals, which a resumed run may not have set yet
+    mlflow.set_tracking_uri(client.tracking_uri)
     version = str((known[0] if known else mlflow.register_model(model_uri, model_name)).version)
     client.update_model_version(model_name, version, description=description)
     client.set_registered_model_alias(model_name, CHAMPION, version)

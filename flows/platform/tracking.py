@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import mlflow
 import pandas as pd
+from mlflow import MlflowClient
 from mlflow.models import infer_signature
 from pydantic import BaseModel
 
@@ -33,14 +34,15 @@ class Experiment(BaseModel):
     tags: dict[str, str]
     """Put on every run of it: the way back to Prefect."""
 
-    @property
-    def url(self) -> str:
-        """Its page in MLflow."""
-        return f"{self.tracking_uri}/#/experiments/{self.id}"
+    def url(self, metric: str) -> str:
+        """Its page in MLflow: the runs compared in charts, the lowest `metric` first."""
+        page = f"{self.tracking_uri}/#/experiments/{self.id}/runs"
+        order = f"orderByKey=metrics.%60{metric}%60&orderByAsc=true"
+        return f"{page}?workflowType=machine_learning&compareRunsMode=CHART&{order}"
 
     def run_url(self, run_id: str) -> str:
         """A run's page in MLflow."""
-        return f"{self.url}/runs/{run_id}"
+        return f"{self.tracking_uri}/#/experiments/{self.id}/runs/{run_id}"
 
 
 def open_experiment(tracking_uri: str, prefix: str, run: RunInfo) -> Experiment:
@@ -51,16 +53,18 @@ def open_experiment(tracking_uri: str, prefix: str, run: RunInfo) -> Experiment:
     """
     require_server(tracking_uri)
     mlflow.set_tracking_uri(tracking_uri)
-    tags = {"prefect.flow_run_id": run.id, "prefect.flow_run_name": run.name}
-    if run.url:
-        tags["prefect.flow_run_url"] = run.url
+    tags = {
+        "prefect.flow_run_id": run.id,
+        # MLflow shows it as the description
+        "mlflow.note.content": f"Prefect run [{run.name}]({run.url})",
+    }
     name = run.experiment_name(prefix)
     found = mlflow.get_experiment_by_name(name)
-    if found is None:
-        note = f"Prefect run [{run.name}]({run.url})" if run.url else f"Prefect run {run.name}"
-        experiment_id = mlflow.create_experiment(name, tags=tags | {"mlflow.note.content": note})
-    else:
-        experiment_id = found.experiment_id
+    if found and found.tags.get("prefect.flow_run_id") != run.id:
+        # another deployment's run, scheduled for the same moment
+        name = f"{name} {run.id[-8:]}"
+        found = mlflow.get_experiment_by_name(name)
+    experiment_id = found.experiment_id if found else mlflow.create_experiment(name, tags=tags)
     return Experiment(id=experiment_id, name=name, tracking_uri=tracking_uri, tags=tags)
 
 
@@ -74,11 +78,23 @@ def require_server(tracking_uri: str) -> None:
         return
     try:
         httpx.get(f"{tracking_uri}/health", timeout=5).raise_for_status()
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise TrackingError(
             f"MLflow doesn't answer at {tracking_uri} ({error}): `make status` shows what runs, "
             "`make up` starts it"
         ) from error
+
+
+def discard_runs(experiment: Experiment, tags: Mapping[str, str]) -> None:
+    """Put the runs with these tags into MLflow's trash.
+
+    A task that starts anew does so with what a killed attempt left, else both attempts' runs would
+    be compared.
+    """
+    client = MlflowClient(experiment.tracking_uri)
+    condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    for run in client.search_runs([experiment.id], condition):
+        client.delete_run(run.info.run_id)
 
 
 @contextmanager

@@ -72,7 +72,8 @@ class TripFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         broken = ~((miles > 0) & (miles <= MAX_MILES))
         if broken.any():
             miles = np.where(broken, self._usual_miles(route_ids(trips)), miles)
-        pickup = pl.Series(trips["lpep_pickup_datetime"].to_numpy())
+        # pandas may count in seconds, which polars doesn't know
+        pickup = pl.Series(trips["lpep_pickup_datetime"].to_numpy().astype("datetime64[us]"))
         columns = (
             trips["PULocationID"].to_numpy(),
             trips["DOLocationID"].to_numpy(),

@@ -33,7 +33,8 @@ def feature_importance(pipeline: Pipeline, trips: pl.DataFrame, rows: int = 5_00
     Permutation importance (Breiman 2001, scikit-learn's) asks the whole pipeline, so the linear
     baseline and XGBoost can be compared.
     """
-    sample = trips.head(rows)
+    # of the whole month: its first trips may share a weekday
+    sample = trips.sample(min(rows, len(trips)), seed=0)
     importance = permutation_importance(
         pipeline,
         model_input(sample),

@@ -83,14 +83,15 @@ def render(
         (f"- {rule}", train.counts.get(rule, 0), valid.counts.get(rule, 0))
         for rule in sorted(train.counts.keys() | valid.counts.keys())
     ]
+    best_wins = best.trained.run_id != baseline.trained.run_id
     improvement = 1 - best.trained.rmse_valid / baseline.trained.rmse_valid
+    comparison = f", {improvement:.0%} below the linear baseline" if best_wins else ""
     return "\n".join(
         [
             f"# {staged.name} version {staged.version} is {staged.alias}",
             "",
             f"**{best.trained.name}** predicts a trip's duration with an RMSE of "
-            f"**{best.trained.rmse_valid:.2f} minutes**, {improvement:.0%} below the linear "
-            "baseline.",
+            f"**{best.trained.rmse_valid:.2f} minutes**{comparison}.",
             "",
             f"| rows | {train.month} (train) | {valid.month} (validate) |",
             "|---|---:|---:|",
@@ -101,7 +102,7 @@ def render(
             *(
                 f"| [{model.trained.name}]({model.url}) | {model.trained.rmse_valid:.3f} min "
                 f"| {model.rmse_course:.3f} min | {model.trained.inference_time * 1e6:.2f} µs |"
-                for model in (baseline, best)
+                for model in ((baseline, best) if best_wins else (baseline,))
             ),
             "",
             *(f"- {label}: <{url}>" for label, url in links.items() if url),

@@ -14,7 +14,8 @@ from tenacity import (
     before_sleep_log,
     retry_if_exception_type,
     stop_after_attempt,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
 from upath import UPath
 
@@ -115,7 +116,7 @@ def _download(url: str, month: str, path: UPath) -> None:
     """Fetch `url` into `path`, trying again where that may help."""
     attempts = Retrying(
         stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential_jitter(initial=FIRST_WAIT, jitter=FIRST_WAIT / 4),
+        wait=wait_exponential(multiplier=FIRST_WAIT) + wait_random(0, FIRST_WAIT / 4),
         retry=retry_if_exception_type(PASSING),
         before_sleep=before_sleep_log(logger, logging.WARNING),
         reraise=True,

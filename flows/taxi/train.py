@@ -1,6 +1,5 @@
 """Train trip-duration models on one month, validate on the next, stage the best one."""
 
-import time
 from collections.abc import Sequence
 from typing import Annotated, Any, cast
 from uuid import UUID
@@ -36,7 +35,13 @@ from flows.platform.artifact_store import (
 )
 from flows.platform.run_info import current_run
 from flows.platform.settings import load_settings
-from flows.platform.tracking import Experiment, log_pipeline, open_experiment, tracked_run
+from flows.platform.tracking import (
+    Experiment,
+    discard_runs,
+    log_pipeline,
+    open_experiment,
+    tracked_run,
+)
 from flows.taxi import contract, models, plots, report
 from flows.taxi.features import FEATURE_NAMES, TripFeatures, model_input
 from flows.taxi.months import chosen_months
@@ -51,12 +56,11 @@ PACKAGES = ["numpy", "pandas", "polars", "scikit-learn", "skops", "xgboost", "xg
 
 def run_name() -> str:
     """A flow run is called after its months."""
-    parameters = runtime.flow_run.parameters
-    train, valid = chosen_months(
-        parameters.get("train_month"),
-        parameters.get("valid_month"),
-        runtime.flow_run.scheduled_start_time,
-    )
+    given = [runtime.flow_run.parameters.get(month) for month in ("train_month", "valid_month")]
+    try:
+        train, valid = chosen_months(*given, runtime.flow_run.scheduled_start_time)
+    except ValueError:  # the flow will say so: without a name the run would stay Pending forever
+        train, valid = given
     return f"train {train}, validate {valid}"
 
 
@@ -108,7 +112,7 @@ def taxi_train(
     write_report(experiment, dataset, logged[baseline.run_id], logged[best.run_id], staged)
 
 
-@flow(name="preprocess")
+@flow(name="preprocess", flow_run_name="preprocess {months[0]}, {months[1]}")
 def preprocess(
     data: str, months: tuple[str, str], max_bad_share: float, store: str, workspace: str
 ) -> Dataset:
@@ -138,9 +142,10 @@ PERSISTED: dict[str, Any] = {"persist_result": True, "result_serializer": "json"
 
 
 def _may_pass(task: object, run: object, state: Any) -> bool:
-    """Bad data stays bad: only what another try may mend is tried again."""
+    """Bad data stays bad, a place that isn't there stays away: other faults are tried again."""
     error = state.result(raise_on_failure=False)
-    return not isinstance(error, ValueError)
+    absent = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
+    return not isinstance(error, ValueError) and not isinstance(error.__cause__, absent)
 
 
 RETRIED: dict[str, Any] = {
@@ -154,7 +159,7 @@ RETRIED: dict[str, Any] = {
 def start_experiment(tracking_uri: str) -> Experiment:
     """One MLflow experiment for this flow run, named from its scheduled time."""
     experiment = open_experiment(tracking_uri, "taxi-train", current_run())
-    get_run_logger().info("MLflow experiment %r: %s", experiment.name, experiment.url)
+    get_run_logger().info("MLflow experiment %r: %s", experiment.name, experiment.url("rmse_valid"))
     return experiment
 
 
@@ -231,9 +236,10 @@ def make_features(month: PreparedMonth, transformer: str, workspace: str) -> str
 @task(**PERSISTED)
 def train_baseline(experiment: Experiment, dataset: Dataset, workspace: str) -> TrainedModel:
     """The tutorial's linear model, as a run of the experiment."""
+    discard_runs(experiment, {"model": "linear"})
     valid = read_parquet(artifact_path(dataset.valid.kept))
     with tracked_run(experiment, "linear baseline", {"model": "linear"}) as mlflow_run:
-        mlflow.log_params(_months(dataset) | {"features": "one-hot PU_DO, trip_distance"})
+        mlflow.log_params(_months(dataset))
         pipeline = models.fit_baseline(read_parquet(artifact_path(dataset.train.course)))
         return _evaluated(
             pipeline,
@@ -255,6 +261,7 @@ def search_xgboost(
 ) -> list[TrainedModel]:
     """Search XGBoost's parameters: a nested run a trial; gives the trials that weren't pruned."""
     logger = get_run_logger()
+    discard_runs(experiment, {"model": "xgboost"})
     features = models.loads(read(artifact_path(dataset.transformer)))
     valid_trips = read_parquet(artifact_path(dataset.valid.kept))
     train, valid = (
@@ -289,19 +296,12 @@ def search_xgboost(
 
     with tracked_run(experiment, "xgboost search", {"model": "xgboost"}):
         mlflow.log_params(_months(dataset) | {"num_trials": num_trials, "seed": seed})
-        start = time.perf_counter()
         search(
             (train.select(FEATURE_NAMES).to_numpy(), train["duration"].to_numpy()),
             (valid.select(FEATURE_NAMES).to_numpy(), valid["duration"].to_numpy()),
             num_trials,
             seed,
             on_trial,
-        )
-        mlflow.log_metrics(
-            {
-                "search_seconds": time.perf_counter() - start,
-                "best_rmse_valid": min(model.rmse_valid for model in trained),
-            }
         )
     return trained
 
@@ -374,7 +374,7 @@ def write_report(
     """The run's result as a page in Prefect."""
     links = {
         "Prefect run": current_run().url,
-        "MLflow experiment": experiment.url,
+        "MLflow experiment": experiment.url("rmse_valid"),
         "Model": staged.url,
     }
     create_markdown_artifact(
