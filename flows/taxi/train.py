@@ -1,5 +1,6 @@
 """Train trip-duration models on one month, validate on the next, stage the best one."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Annotated, Any, cast
 from uuid import UUID
@@ -14,6 +15,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.cache_policies import INPUTS, TASK_SOURCE
 from prefect.concurrency.sync import concurrency
 from prefect.tasks import exponential_backoff
 from pydantic import Field
@@ -56,11 +58,11 @@ PACKAGES = ["numpy", "pandas", "polars", "scikit-learn", "skops", "xgboost", "xg
 
 def run_name() -> str:
     """A flow run is called after its months."""
-    given = [runtime.flow_run.parameters.get(month) for month in ("train_month", "valid_month")]
-    try:
-        train, valid = chosen_months(*given, runtime.flow_run.scheduled_start_time)
-    except ValueError:  # the flow will say so: without a name the run would stay Pending forever
-        train, valid = given
+    parameters = runtime.flow_run.parameters
+    train, valid = parameters.get("train_month"), parameters.get("valid_month")
+    # the flow itself reports bad months: a run that gets no name stays Pending for good
+    with contextlib.suppress(ValueError):
+        train, valid = chosen_months(train, valid, runtime.flow_run.scheduled_start_time)
     return f"train {train}, validate {valid}"
 
 
@@ -70,8 +72,8 @@ def taxi_train(
     train_month: str | None = None,
     valid_month: str | None = None,
     num_trials: Annotated[int, Field(ge=1)] = 20,
-    max_rmse_valid: Annotated[float, Field(gt=0)] = 6.5,
-    max_inference_time: Annotated[float, Field(gt=0)] = 20e-6,
+    max_rmse_valid: Annotated[float, Field(gt=0, lt=1e6)] = 6.5,
+    max_inference_time: Annotated[float, Field(gt=0, lt=1e6)] = 20e-6,
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.2,
     seed: int = 42,
 ) -> None:
@@ -139,6 +141,9 @@ def preprocess(
 # Results are small JSON: URIs and numbers. What a run has finished, its next attempt takes from
 # the result store.
 PERSISTED: dict[str, Any] = {"persist_result": True, "result_serializer": "json"}
+# For tasks of `preprocess`: a run's next attempt makes a new run of this subflow, but has the same
+# workspace.
+PERSISTED_BY_WORKSPACE: dict[str, Any] = PERSISTED | {"cache_policy": INPUTS + TASK_SOURCE}
 
 
 def _may_pass(task: object, run: object, state: Any) -> bool:
@@ -163,7 +168,7 @@ def start_experiment(tracking_uri: str) -> Experiment:
     return experiment
 
 
-@task(task_run_name="prepare-{month}", **RETRIED, **PERSISTED)
+@task(task_run_name="prepare-{month}", **RETRIED, **PERSISTED_BY_WORKSPACE)
 def prepare_month(
     data: str, month: str, max_bad_share: float, store: str, workspace: str
 ) -> PreparedMonth:
@@ -171,6 +176,11 @@ def prepare_month(
     with concurrency(["tlc-downloads"] if data == "tlc" else []):
         path = raw_month(data, month, artifact_path(store))
     checked = contract.check(contract.read_month(path), month, str(path), max_bad_share)
+    if checked.kept.is_empty():
+        raise contract.ContractError(
+            f"{path}: none of its {checked.rows_read:,} rows can be used "
+            f"({', '.join(checked.counts)}); correct the file, or choose another month"
+        )
     kept, course, quarantine = (
         artifact_path(workspace, part, f"{month}.parquet")
         for part in ("kept", "course", "quarantine")
@@ -212,7 +222,7 @@ def report_quarantine(months: Sequence[PreparedMonth]) -> None:
     )
 
 
-@task(**PERSISTED)
+@task(**PERSISTED_BY_WORKSPACE)
 def fit_transformer(train: PreparedMonth, workspace: str) -> str:
     """Fit the features on the training month; gives the fitted transformer's URI."""
     path = artifact_path(workspace, "features", "transformer.skops")
@@ -221,7 +231,7 @@ def fit_transformer(train: PreparedMonth, workspace: str) -> str:
     return str(path)
 
 
-@task(task_run_name="features-{month.month}", **PERSISTED)
+@task(task_run_name="features-{month.month}", **PERSISTED_BY_WORKSPACE)
 def make_features(month: PreparedMonth, transformer: str, workspace: str) -> str:
     """A month's features and durations, as Parquet; gives its URI."""
     path = artifact_path(workspace, "features", f"{month.month}.parquet")

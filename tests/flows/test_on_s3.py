@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from s3fs import S3FileSystem
 from upath import UPath
+from whole_runs import Place, ended, put_month, run
 
 from flows.platform.artifact_store import (
     ArtifactStoreError,
@@ -147,3 +148,42 @@ def test_a_broken_month_on_s3_is_refused_by_its_name(s3: str) -> None:
     write(artifact_path(s3, JANUARY), b"PAR1 no more")
     with pytest.raises(ContractError, match=rf"s3://.*/{JANUARY}: not a whole Parquet file"):
         read_month(artifact_path(s3, JANUARY))
+
+
+def test_the_whole_pipeline_runs_on_s3(
+    here: Place, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for month in ("2023-01", "2023-02"):
+        name = put_month(tmp_path, month, rows=2_000)
+        write(artifact_path(s3, "raw", name), (tmp_path / name).read_bytes())
+    monkeypatch.setenv("TRAINYARD_ARTIFACT_STORE", f"{s3}/store")
+    done = run(
+        data=f"{s3}/raw",
+        train_month="2023-01",
+        num_trials=2,
+        max_rmse_valid=60,
+        max_inference_time=1e-2,
+    )
+    assert ended(done) == ("Completed", "")
+    assert here.champion() == "1"
+
+    runs = [r for r in here.runs_of(done) if "rmse_valid" in r.data.metrics]
+    assert len(runs) == 3
+    workspace = f"store/runs/{done.id}"
+    assert sorted(key for key in keys(s3) if not key.startswith("raw/")) == sorted(
+        [
+            *(
+                f"{workspace}/{part}/{month}.parquet"
+                for part in ("kept", "course", "quarantine", "features")
+                for month in ("2023-01", "2023-02")
+            ),
+            f"{workspace}/features/transformer.skops",
+            *(f"{workspace}/models/{r.info.run_id}.skops" for r in runs),
+        ]
+    )
+    assert not Path(here.folder, "store").exists()
+    kept, quarantined = (
+        read_parquet(artifact_path(s3, workspace, part, "2023-01.parquet"))
+        for part in ("kept", "quarantine")
+    )
+    assert kept.height + quarantined.height == 2_000
