@@ -72,22 +72,25 @@ bench: .venv/.laptop ## the taxi pipeline against the tutorial's own method (DAT
 	@$(PY) -m benchmarks.taxi $(if $(DATA),--data "$(DATA)") $(if $(TRAIN),--train $(TRAIN)) $(if $(VALID),--valid $(VALID))
 
 ## Look after it
-.PHONY: format lock clean help
+.PHONY: format lock pictures clean help
 format: .venv/.dev ## let ruff put the code in shape
 	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format .
 
 # dev holds all that laptop, flow and infra hold, so the smaller groups follow its versions
 lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions)
-	@for group in dev laptop flow infra policy emulator; do \
+	@for group in dev laptop flow infra policy emulator pictures; do \
 	  case $$group in laptop|flow|infra) pins="-c requirements/dev.txt";; *) pins="";; esac; \
 	  $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	    $(if $(UPGRADE),--upgrade) $$pins --group $$group -o requirements/$$group.txt || exit 1; done
 	@echo uv | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	    $(if $(UPGRADE),--upgrade) - -o requirements/uv.txt
 
+pictures: .venv-pictures/.pictures ## take the README's pictures anew from the running stack (needs Chromium)
+	@.venv-pictures/bin/python docs/pictures.py
+
 clean: ## stop the stack and remove what make built and the stack wrote
 	@if [ -x $(PY) ]; then $(PY) -m infra.laptop down --quiet; fi
-	rm -rf .uv .venv .venv-emulator .venv-infra .venv-policy .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .uv .venv .venv-emulator .venv-infra .venv-policy .venv-pictures .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help: ## this list
 	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,6 +119,9 @@ $(UV): requirements/uv.txt
 # the environment that infra/Pulumi.yaml names: `pulumi` runs the program with it
 .venv-infra/.infra: requirements/infra.txt $(UV)
 	$(call environment,.venv-infra,infra)
+
+.venv-pictures/.pictures: requirements/pictures.txt $(UV)
+	$(call environment,.venv-pictures,pictures)
 
 define environment
 @echo "installing requirements/$(2).txt into $(1)"

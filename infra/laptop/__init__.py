@@ -1,1 +1,1 @@
-"""The laptop stack: Prefect, MLflow, an artifact folder and a worker, started and stopped as one."""
+"""The laptop stack: Prefect, MLflow, an artifact folder and a worker, run as one."""

@@ -1,0 +1,80 @@
+"""Take the README's pictures from the pages of a running laptop stack, in headless Chromium.
+
+`make pictures` runs it after a `make demo KEEP=1`.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def main() -> None:
+    """Find the newest completed training run and take both pictures of it."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        sys.exit(f"none of {', '.join(BROWSERS)} is installed: install Chromium first")
+    outputs_file = ROOT / ".trainyard" / "outputs.json"
+    if not outputs_file.exists():
+        sys.exit("the laptop stack isn't running: `make demo KEEP=1` first")
+    outputs = json.loads(outputs_file.read_text())
+    api, mlflow = outputs["prefect_api_url"], outputs["tracking_uri"]
+    runs = _ask(
+        f"{api}/flow_runs/filter",
+        {
+            "flows": {"name": {"any_": ["taxi-train"]}},
+            "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
+            "sort": "END_TIME_DESC",
+            "limit": 1,
+        },
+    )
+    if not runs:
+        sys.exit("no completed taxi-train run: `make demo KEEP=1` first")
+    run = runs[0]
+    experiment = _ask(
+        f"{mlflow}/api/2.0/mlflow/experiments/search",
+        {"max_results": 1, "filter": f"tags.`prefect.flow_run_id` = '{run['id']}'"},
+    )["experiments"][0]["experiment_id"]
+
+    IMAGES.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1280, "height": 760}, color_scheme="light")
+        _prefect_run(page, api.removesuffix("/api"), run)
+        charts = "workflowType=machine_learning&compareRunsMode=CHART"
+        order = "orderByKey=metrics.%60rmse_valid%60&orderByAsc=true"
+        _mlflow_comparison(page, f"{mlflow}/#/experiments/{experiment}/runs?{charts}&{order}")
+        chromium.close()
+
+
+def _prefect_run(page: Page, ui: str, run: dict[str, str]) -> None:
+    page.goto(f"{ui}/runs/flow-run/{run['id']}")
+    page.get_by_text(run["name"]).first.wait_for()
+    page.wait_for_timeout(4000)  # the graph draws itself after its data is there
+    page.screenshot(path=IMAGES / "prefect-run.png")
+
+
+def _mlflow_comparison(page: Page, url: str) -> None:
+    page.goto(url)
+    page.get_by_text("linear baseline").first.wait_for()
+    page.get_by_role("button", name="Close", exact=True).click()  # the assistant's panel
+    page.wait_for_timeout(4000)
+    page.screenshot(path=IMAGES / "mlflow-comparison.png")
+
+
+def _ask(url: str, question: dict[str, object]) -> Any:
+    answer = httpx.post(url, json=question, trust_env=False)
+    answer.raise_for_status()
+    return answer.json()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The artifact store: one URI, a folder (`./artifacts`, `file:///...`) or `s3://bucket/prefix`.
+
+S3 takes its endpoint, region and credentials from the environment as every AWS client does
+(AWS_ENDPOINT_URL, AWS_REGION, the task's role).
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BufferedRandom, BytesIO
+from pathlib import Path
+from uuid import uuid4
+
+import polars as pl
+from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+from upath import UPath
+
+
+class ArtifactStoreError(OSError):
+    """The store cannot be read or written: the message says what, where and what to do."""
+
+
+def artifact_path(uri: str, *parts: str) -> UPath:
+    """Return the path of `parts` under the store's `uri`; nothing is read or written."""
+    if uri.startswith("s3://"):
+        # s3fs would remember a folder's listing for as long as the process lives,
+        # and miss what other runs write
+        return UPath(uri, use_listings_cache=False).joinpath(*parts)
+    return UPath(uri).joinpath(*parts)
+
+
+@contextmanager
+def writing(path: UPath) -> Iterator[BufferedRandom]:
+    """Open a temporary local file that becomes `path` when the block ends without an error.
+
+    Nobody ever sees half a file under the final name: a folder gets it by a rename, S3 by one
+    upload. After an error in the block, `path` is as it was before.
+
+    Raises:
+        ArtifactStoreError: the place cannot be written.
+    """
+    local = _is_local(path)
+    # beside the final name, because a rename is atomic within one filesystem only
+    folder = Path(path.parent.path if local else tempfile.gettempdir())
+    part = folder / f".{path.name}.{uuid4().hex}.part"
+    with _explained("write", path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = part.open("x+b")
+    try:
+        with file:
+            yield file
+        with _explained("write", path):
+            if local:
+                part.replace(path.path)
+            else:
+                path.fs.put_file(str(part), path.path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write(path: UPath, content: bytes) -> None:
+    """Write `content` to `path` atomically, over what was there.
+
+    Raises:
+        ArtifactStoreError: the place cannot be written.
+    """
+    with writing(path) as file, _explained("write", path):
+        file.write(content)
+
+
+def read(path: UPath) -> bytes:
+    """Return the whole content of `path`.
+
+    Raises:
+        ArtifactStoreError: the file is missing or cannot be read.
+    """
+    with _explained("read", path):
+        content: bytes = path.read_bytes()
+    return content
+
+
+def write_parquet(frame: pl.DataFrame, path: UPath) -> None:
+    """Write `frame` to `path` as Parquet, atomically.
+
+    Raises:
+        ArtifactStoreError: the place cannot be written.
+    """
+    with writing(path) as file, _explained("write", path):
+        frame.write_parquet(file)
+
+
+def read_parquet(path: UPath, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Return the Parquet file at `path`, or only its `columns`.
+
+    Raises:
+        ArtifactStoreError: the file is missing or cannot be read.
+        polars.exceptions.PolarsError: it is not a Parquet file, or lacks one of `columns`.
+    """
+    wanted = list(columns) if columns is not None else None
+    if not _is_local(path):
+        return pl.read_parquet(BytesIO(read(path)), columns=wanted)
+    with _explained("read", path):
+        return pl.read_parquet(path.path, columns=wanted, glob=False)
+
+
+def _is_local(path: UPath) -> bool:
+    return path.protocol in ("", "file")
+
+
+@contextmanager
+def _explained(verb: str, path: UPath) -> Iterator[None]:
+    """Turn what the filesystem or S3 says into one message that a user can act on."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ArtifactStoreError(f"cannot {verb} {path}: {_missing(path)}") from error
+    except PermissionError as error:
+        action = "s3:PutObject" if verb == "write" else "s3:GetObject"
+        advice = (
+            "this user may not: change the owner or mode of the folder, or choose another one"
+            if _is_local(path)
+            else f"access denied: the role or key in use needs {action} and s3:ListBucket there"
+        )
+        raise ArtifactStoreError(f"cannot {verb} {path}: {advice}") from error
+    except (OSError, BotoCoreError) as error:
+        advice = (
+            "check that it is a folder and that its disk has space"
+            if _is_local(path)
+            else "check the credentials, the region and AWS_ENDPOINT_URL"
+        )
+        raise ArtifactStoreError(f"cannot {verb} {path}: {error}; {advice}") from error
+
+
+def _missing(path: UPath) -> str:
+    bucket = "" if _is_local(path) else path.path.split("/")[0]
+    try:
+        if bucket and not path.fs.exists(bucket):
+            return f"there is no bucket {bucket!r}: create it, or correct the artifact store's URI"
+    except (OSError, BotoCoreError):
+        pass  # listing may be refused where reading is not: say what is known
+    return "there is no such file"

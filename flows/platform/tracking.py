@@ -1,0 +1,165 @@
+"""MLflow, as the pipelines use it: an experiment a flow run, linked with its page in Prefect."""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.models import infer_signature
+from pydantic import BaseModel
+
+from flows.platform.run_info import RunInfo
+
+# A flow's log has its own lines with links; MLflow's would come twice for every run.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+
+class TrackingError(RuntimeError):
+    """MLflow doesn't answer: the message says where it was looked for and what to do."""
+
+
+class Experiment(BaseModel):
+    """One flow run's experiment."""
+
+    id: str
+    name: str
+    tracking_uri: str
+    tags: dict[str, str]
+    """Put on every run of it: the way back to Prefect."""
+
+    def url(self, metric: str) -> str:
+        """Its page in MLflow: the runs compared in charts, the lowest `metric` first."""
+        page = f"{self.tracking_uri}/#/experiments/{self.id}/runs"
+        order = f"orderByKey=metrics.%60{metric}%60&orderByAsc=true"
+        return f"{page}?workflowType=machine_learning&compareRunsMode=CHART&{order}"
+
+    def run_url(self, run_id: str) -> str:
+        """A run's page in MLflow."""
+        return f"{self.tracking_uri}/#/experiments/{self.id}/runs/{run_id}"
+
+
+def open_experiment(tracking_uri: str, prefix: str, run: RunInfo) -> Experiment:
+    """Create the experiment of a flow run; a retry of the run finds the one it made before.
+
+    Raises:
+        TrackingError: no MLflow answers at `tracking_uri`.
+    """
+    require_server(tracking_uri)
+    mlflow.set_tracking_uri(tracking_uri)
+    tags = {
+        "prefect.flow_run_id": run.id,
+        # MLflow shows it as the description
+        "mlflow.note.content": f"Prefect run [{run.name}]({run.url})",
+    }
+    name = run.experiment_name(prefix)
+    found = mlflow.get_experiment_by_name(name)
+    if found and found.tags.get("prefect.flow_run_id") != run.id:
+        # another deployment's run, scheduled for the same moment
+        name = f"{name} {run.id[-8:]}"
+        found = mlflow.get_experiment_by_name(name)
+    experiment_id = found.experiment_id if found else mlflow.create_experiment(name, tags=tags)
+    return Experiment(id=experiment_id, name=name, tracking_uri=tracking_uri, tags=tags)
+
+
+def require_server(tracking_uri: str) -> None:
+    """Ask MLflow for its health, so that a dead one is a sentence and not minutes of retries.
+
+    Raises:
+        TrackingError: it doesn't answer within 5 seconds, or not with 200.
+    """
+    if not tracking_uri.startswith("http"):
+        return
+    try:
+        httpx.get(f"{tracking_uri}/health", timeout=5).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise TrackingError(
+            f"MLflow doesn't answer at {tracking_uri} ({error}): `make status` shows what runs, "
+            "`make up` starts it"
+        ) from error
+
+
+def discard_runs(experiment: Experiment, tags: Mapping[str, str]) -> None:
+    """Put the runs with these tags into MLflow's trash.
+
+    A task that starts anew does so with what a killed attempt left, else both attempts' runs would
+    be compared.
+    """
+    client = MlflowClient(experiment.tracking_uri)
+    condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    for run in client.search_runs([experiment.id], condition):
+        client.delete_run(run.info.run_id)
+
+
+@contextmanager
+def tracked_run(
+    experiment: Experiment, name: str, tags: Mapping[str, str] | None = None, nested: bool = False
+) -> Iterator[str]:
+    """Run a block as one MLflow run; gives its id. An exception marks the run as failed."""
+    mlflow.set_tracking_uri(experiment.tracking_uri)
+    with mlflow.start_run(
+        experiment_id=experiment.id,
+        run_name=name,
+        nested=nested,
+        tags=experiment.tags | dict(tags or {}),
+    ) as run:
+        yield run.info.run_id
+
+
+def log_pipeline(
+    experiment: Experiment,
+    run_id: str,
+    pipeline: Any,
+    example: pd.DataFrame,
+    trusted_types: list[str],
+    packages: list[str],
+    figures: Mapping[str, Any],
+) -> str:
+    """Add a scikit-learn pipeline and its figures to a run.
+
+    Args:
+        example: a few rows of the pipeline's input; the signature is inferred from it.
+        trusted_types: classes beside scikit-learn's own that the pipeline holds.
+        packages: what loading and predicting needs; their installed versions become the model's
+            requirements.
+        figures: matplotlib figures by file name.
+
+    Returns:
+        The model's URI, `models:/m-...`.
+    """
+    import mlflow.sklearn  # takes seconds to import: only where a model is logged
+
+    mlflow.set_tracking_uri(experiment.tracking_uri)
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        # an integer column is meant as one: the contract has no missing values
+        warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer")
+        model = mlflow.sklearn.log_model(
+            pipeline,
+            name="model",
+            signature=infer_signature(example, pipeline.predict(example)),
+            input_example=example,
+            pip_requirements=pinned(packages),
+            code_paths=[str(Path(__file__).parents[1])],
+            serialization_format="skops",
+            skops_trusted_types=trusted_types,
+        )
+        for file, figure in figures.items():
+            mlflow.log_figure(figure, file)
+    return str(model.model_uri)
+
+
+def pinned(packages: list[str]) -> list[str]:
+    """The installed version of each package as a requirement; one that is absent is left out."""
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package}=={version(package)}")
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,232 @@
+"""What training needs from a month of raw trips, and what becomes of rows that don't have it.
+
+Every row is accounted for: rows read = rows kept + rows quarantined.
+"""
+
+from dataclasses import dataclass
+
+import dataframely as dy
+import polars as pl
+from upath import UPath
+
+from flows.platform.artifact_store import ArtifactStoreError, read_parquet
+from flows.taxi.months import parse_month
+
+
+class ContractError(ValueError):
+    """A month that training must not use: the message names the file, the fault and what to do."""
+
+
+class Trips(dy.Schema):
+    """A trip that training can use.
+
+    The bounds of duration are the tutorial course's filter. Zones 1 to 265 are those of TLC's
+    taxi_zone_lookup.csv (264 and 265 stand for unknown and outside the city). No taxi drives more
+    than 100 miles in the hour that a trip may last: in 2023-01 and 2023-02 the longest plausible
+    trip has 88 miles, and beyond 100 come 77 meter faults of up to 178,920.
+    """
+
+    lpep_pickup_datetime = dy.Datetime()  # New York's local time
+    lpep_dropoff_datetime = dy.Datetime()
+    PULocationID = dy.Int32(min=1, max=265)
+    DOLocationID = dy.Int32(min=1, max=265)
+    trip_distance = dy.Float64(min_exclusive=0, max=100)  # miles
+    duration = dy.Float64(min=1, max=60)  # minutes
+
+
+NEEDED = (
+    "lpep_pickup_datetime",
+    "lpep_dropoff_datetime",
+    "PULocationID",
+    "DOLocationID",
+    "trip_distance",
+)
+"""The raw columns that `Trips` is made of."""
+
+
+@dataclass(frozen=True)
+class CheckedMonth:
+    """A month's rows after the contract: `rows_read` = rows of `kept` + rows of `quarantined`.
+
+    kept: the rows that satisfy `Trips`, with its columns.
+    quarantined: the other rows as they came, with all their columns, and in the column `rule` the
+        first rule that each breaks, e.g. "trip_distance > 100".
+    counts: rows quarantined by rule, most frequent first; they add up to the rows of `quarantined`.
+    course: the rows that the tutorial course's filter keeps, duration within 1 to 60 minutes and
+        nothing else, with the columns of `Trips`: zero and absurd distances and trips of other
+        months are there; rows whose needed values are missing or unreadable can't be.
+    """
+
+    rows_read: int
+    kept: pl.DataFrame
+    quarantined: pl.DataFrame
+    counts: dict[str, int]
+    course: pl.DataFrame
+
+
+def read_month(path: UPath) -> pl.DataFrame:
+    """Return a month's file as it is, all columns.
+
+    Raises:
+        ContractError: it is missing, forbidden, or no whole Parquet file.
+        ArtifactStoreError: the store doesn't answer; another try may succeed.
+    """
+    try:
+        return read_parquet(path)
+    except ArtifactStoreError as error:
+        if isinstance(error.__cause__, FileNotFoundError | PermissionError):
+            raise ContractError(str(error)) from error
+        raise
+    # on some broken files polars panics, which is no PolarsError
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        fault = str(error).splitlines()[0]
+        raise ContractError(
+            f"{path}: not a whole Parquet file ({fault}); fetch it again"
+        ) from error
+
+
+def conform(raw: pl.DataFrame, file: str) -> pl.DataFrame:
+    """Return the needed columns of `raw` in the types of `Trips`, and two columns about each row.
+
+    Casts only what loses nothing: ids from any number or from text, timestamps from any resolution
+    or ISO text without an offset, distances from any number or text. A value that doesn't cast is
+    null, and the column `unreadable` names its column; null and NaN stay null. `duration` is in
+    minutes.
+
+    Raises:
+        ContractError: no rows, a needed column is missing, or its type can't hold such values.
+    """
+    missing = [name for name in NEEDED if name not in raw.columns]
+    if missing:
+        raise ContractError(
+            f"{file}: no column {', '.join(missing)} (it has {', '.join(raw.columns) or 'none'}); "
+            "take the file as TLC publishes it, or rename the column"
+        )
+    if raw.is_empty():
+        raise ContractError(f"{file}: no rows; fetch the month again, or choose another month")
+    values = {name: _lossless(name, raw.schema[name], file) for name in NEEDED}
+    unreadable = (
+        pl.when(_present(name, raw.schema[name]) & value.is_null()).then(pl.lit(name))
+        for name, value in values.items()
+    )
+    return raw.select(
+        **values, unreadable=pl.coalesce(*unreadable, pl.lit(None, pl.String))
+    ).with_columns(duration=_minutes("lpep_pickup_datetime", "lpep_dropoff_datetime"))
+
+
+def check(raw: pl.DataFrame, month: str, file: str, max_bad_share: float) -> CheckedMonth:
+    """Sort the rows of a raw month into those that training can use and those that it can't.
+
+    Args:
+        raw: the month's file, all columns.
+        month: like 2023-01; pickups outside it are bad rows.
+        file: the file's name, for messages.
+        max_bad_share: the share of bad rows, 0 to 1, beyond which the month is refused.
+
+    Raises:
+        ContractError: what `conform` refuses, or more bad rows than `max_bad_share`.
+        ValueError: `month` is not a month.
+    """
+    schema = _trips_of(month)
+    trips = conform(raw, file).with_row_index("row")
+    good, failure = schema.filter(trips)
+    broken = failure.details()
+    # in the order of the columns: a missing timestamp counts before the duration it leaves missing
+    rules = [
+        rule
+        for column in Trips.column_names()
+        for rule in broken.columns
+        if rule.startswith(f"{column}|")
+    ]
+    bad = broken.select(
+        "row",
+        rule=pl.coalesce(
+            pl.col("unreadable") + " unreadable",
+            *(
+                pl.when(pl.col(rule) == "invalid").then(pl.lit(_named(schema, rule)))
+                for rule in rules
+            ),
+        ),
+    )
+    counts = dict(
+        bad["rule"].value_counts().sort("count", "rule", descending=[True, False]).iter_rows()
+    )
+    if bad.height > max_bad_share * raw.height:
+        listed = ", ".join(f"{rule} ({count:,})" for rule, count in counts.items())
+        raise ContractError(
+            f"{file}: {bad.height:,} of {raw.height:,} rows can't be used "
+            f"({bad.height / raw.height:.1%}, the limit is {max_bad_share:.1%}): {listed}; "
+            "correct the file, or raise the limit if the month is right as it is"
+        )
+    columns = Trips.column_names()
+    return CheckedMonth(
+        rows_read=raw.height,
+        kept=good.select(columns),
+        quarantined=raw[bad["row"]].with_columns(bad["rule"]),
+        counts=counts,
+        course=trips.select(columns).drop_nulls().filter(pl.col("duration").is_between(1, 60)),
+    )
+
+
+def _trips_of(month: str) -> type[dy.Schema]:
+    """Return `Trips` with pickups in `month` only, and the columns that `check` carries along."""
+    first, following = parse_month(month)
+
+    class TripsOfMonth(Trips):
+        lpep_pickup_datetime = dy.Datetime(min=first, max_exclusive=following)
+        row = dy.UInt32()
+        unreadable = dy.String(nullable=True)
+
+    return TripsOfMonth
+
+
+def _named(schema: type[dy.Schema], rule: str) -> str:
+    """Return a rule of dataframely's, such as "trip_distance|max", as "trip_distance > 100"."""
+    column, kind = rule.split("|")
+    broken = {"min": "<", "min_exclusive": "<=", "max": ">", "max_exclusive": ">="}
+    if kind not in broken:
+        return f"{column} missing"
+    return f"{column} {broken[kind]} {getattr(schema.columns()[column], kind)}"
+
+
+def _lossless(name: str, given: pl.DataType, file: str) -> pl.Expr:
+    """Return the column in its type of `Trips`, null where that would change a value."""
+    wanted = Trips.columns()[name].dtype
+    value = pl.col(name)
+    if isinstance(given, pl.Categorical | pl.Enum):
+        value, given = value.cast(pl.String), pl.String()
+    if isinstance(given, pl.Null):
+        return value.cast(wanted)
+    if isinstance(wanted, pl.Datetime):
+        if isinstance(given, pl.String):
+            text = value.str.strip_chars().str.replace("T", " ", literal=True)
+            return text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+        # with a zone it may be New York's time or UTC: nothing in the file says which
+        if not isinstance(given, pl.Datetime) or given.time_zone:
+            raise ContractError(
+                _wrong_type(file, name, given, "local timestamps without a time zone")
+            )
+    elif isinstance(given, pl.String):
+        value, given = value.str.strip_chars().cast(pl.Float64, strict=False), pl.Float64()
+    elif not given.is_numeric():
+        raise ContractError(_wrong_type(file, name, given, "numbers"))
+    cast = value.cast(wanted, strict=False)
+    unchanged = cast.cast(given, strict=False) == value
+    return pl.when(unchanged & cast.is_finite() if wanted.is_float() else unchanged).then(cast)
+
+
+def _wrong_type(file: str, name: str, given: pl.DataType, wanted: str) -> str:
+    return (
+        f"{file}: column {name} holds {given}, and training needs {wanted}; "
+        "take the file as TLC publishes it, or convert the column"
+    )
+
+
+def _present(name: str, given: pl.DataType) -> pl.Expr:
+    """Return where the raw column has a value; NaN is how pandas writes that it has none."""
+    present = pl.col(name).is_not_null()
+    return present & pl.col(name).is_not_nan() if given.is_float() else present
+
+
+def _minutes(start: str, end: str) -> pl.Expr:
+    return (pl.col(end) - pl.col(start)).dt.total_microseconds() / 60e6

@@ -1,0 +1,50 @@
+"""Months as TLC names them: "2023-01"."""
+
+import re
+from datetime import datetime
+
+
+def parse_month(month: str) -> tuple[datetime, datetime]:
+    """Return a month's first moment and the next month's: pickups lie in [first, next).
+
+    Raises:
+        ValueError: `month` is not written like 2023-01.
+    """
+    found = re.fullmatch(r"(20\d\d)-(0[1-9]|1[0-2])", month)
+    if not found:
+        raise ValueError(f"{month!r} is not a month: write it like 2023-01")
+    first = datetime(int(found[1]), int(found[2]), 1)
+    return first, datetime(first.year + first.month // 12, first.month % 12 + 1, 1)
+
+
+def latest_months(scheduled: datetime) -> tuple[str, str]:
+    """Return the two newest months that TLC has published by `scheduled`, oldest first.
+
+    TLC publishes a month about two months after it ends.
+    """
+    months = scheduled.year * 12 + scheduled.month - 1
+    older, newer = (f"{count // 12}-{count % 12 + 1:02}" for count in (months - 3, months - 2))
+    return older, newer
+
+
+def chosen_months(train: str | None, valid: str | None, scheduled: datetime) -> tuple[str, str]:
+    """Return the months to train and to validate on, from what a run was given.
+
+    Without both, the two newest months; without `valid`, the month after `train`.
+
+    Raises:
+        ValueError: a month is not written like 2023-01, `train` is missing, or `valid` isn't later.
+    """
+    if train is None and valid is None:
+        return latest_months(scheduled)
+    if train is None:
+        raise ValueError(f"valid_month {valid} without a train_month: give both, or neither")
+    following = parse_month(train)[1]
+    if valid is None:
+        return train, f"{following:%Y-%m}"
+    if parse_month(valid)[0] < following:
+        raise ValueError(
+            f"valid_month {valid} is not after train_month {train}: a model is validated on trips "
+            "later than those it was trained on"
+        )
+    return train, valid

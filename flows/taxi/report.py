@@ -1,0 +1,110 @@
+"""What a training run tells people: its values, and the page that shows them."""
+
+from pydantic import BaseModel
+
+
+class PreparedMonth(BaseModel):
+    """A month after the contract; the URIs are in the artifact store."""
+
+    month: str
+    raw: str
+    kept: str
+    course: str
+    quarantine: str | None
+    """None if no row was quarantined."""
+    rows_read: int
+    rows_kept: int
+    counts: dict[str, int]
+    """Rows quarantined by rule."""
+
+    @property
+    def rows_quarantined(self) -> int:
+        """All rows that were not kept."""
+        return sum(self.counts.values())
+
+
+class Dataset(BaseModel):
+    """Both months, and what was fitted on the training month."""
+
+    train: PreparedMonth
+    valid: PreparedMonth
+    transformer: str
+    train_features: str
+    valid_features: str
+
+
+class TrainedModel(BaseModel):
+    """A model that a run of the experiment trained."""
+
+    run_id: str
+    name: str
+    pipeline: str
+    """Where it lies in the artifact store."""
+    rmse_valid: float
+    """Minutes, on the validation month's kept rows."""
+    inference_time: float
+    """Seconds per row."""
+
+
+class LoggedModel(BaseModel):
+    """A trained model after it was logged to MLflow."""
+
+    trained: TrainedModel
+    uri: str
+    rmse_course: float
+    """Minutes, on the rows of the validation month that the course's filter keeps."""
+    url: str
+
+
+class StagedModel(BaseModel):
+    """The model version that got the alias."""
+
+    name: str
+    version: str
+    alias: str
+    url: str
+
+
+def render(
+    dataset: Dataset,
+    baseline: LoggedModel,
+    best: LoggedModel,
+    staged: StagedModel,
+    links: dict[str, str],
+) -> str:
+    """The report as Markdown."""
+    train, valid = dataset.train, dataset.valid
+    rows = [
+        ("rows read", train.rows_read, valid.rows_read),
+        ("rows kept", train.rows_kept, valid.rows_kept),
+        ("rows quarantined", train.rows_quarantined, valid.rows_quarantined),
+    ]
+    rows += [
+        (f"- {rule}", train.counts.get(rule, 0), valid.counts.get(rule, 0))
+        for rule in sorted(train.counts.keys() | valid.counts.keys())
+    ]
+    best_wins = best.trained.run_id != baseline.trained.run_id
+    improvement = 1 - best.trained.rmse_valid / baseline.trained.rmse_valid
+    comparison = f", {improvement:.0%} below the linear baseline" if best_wins else ""
+    return "\n".join(
+        [
+            f"# {staged.name} version {staged.version} is {staged.alias}",
+            "",
+            f"**{best.trained.name}** predicts a trip's duration with an RMSE of "
+            f"**{best.trained.rmse_valid:.2f} minutes**{comparison}.",
+            "",
+            f"| rows | {train.month} (train) | {valid.month} (validate) |",
+            "|---|---:|---:|",
+            *(f"| {label} | {first:,} | {second:,} |" for label, first, second in rows),
+            "",
+            "| model | RMSE, kept rows | RMSE, the course's rows | inference per row |",
+            "|---|---:|---:|---:|",
+            *(
+                f"| [{model.trained.name}]({model.url}) | {model.trained.rmse_valid:.3f} min "
+                f"| {model.rmse_course:.3f} min | {model.trained.inference_time * 1e6:.2f} µs |"
+                for model in ((baseline, best) if best_wins else (baseline,))
+            ),
+            "",
+            *(f"- {label}: <{url}>" for label, url in links.items() if url),
+        ]
+    )

@@ -1,0 +1,424 @@
+"""Train trip-duration models on one month, validate on the next, stage the best one."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Annotated, Any, cast
+from uuid import UUID
+
+import mlflow
+import polars as pl
+from mlflow import MlflowClient
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import INPUTS, TASK_SOURCE
+from prefect.concurrency.sync import concurrency
+from prefect.tasks import exponential_backoff
+from pydantic import Field
+
+from flows.lifecycle.staging import (
+    CHAMPION,
+    Candidate,
+    Limits,
+    best_candidate,
+    register_champion,
+    require_within_limits,
+)
+from flows.platform.artifact_store import (
+    artifact_path,
+    read,
+    read_parquet,
+    write,
+    write_parquet,
+)
+from flows.platform.run_info import current_run
+from flows.platform.settings import load_settings
+from flows.platform.tracking import (
+    Experiment,
+    discard_runs,
+    log_pipeline,
+    open_experiment,
+    tracked_run,
+)
+from flows.taxi import contract, models, plots, report
+from flows.taxi.features import FEATURE_NAMES, TripFeatures, model_input
+from flows.taxi.months import chosen_months
+from flows.taxi.report import Dataset, LoggedModel, PreparedMonth, StagedModel, TrainedModel
+from flows.taxi.search import Trial, search
+from flows.taxi.source import raw_month
+
+MODEL_NAME = "taxi-trip-duration"
+# What loading the logged pipeline needs.
+PACKAGES = ["numpy", "pandas", "polars", "scikit-learn", "skops", "xgboost", "xgboost-cpu"]
+
+
+def run_name() -> str:
+    """A flow run is called after its months."""
+    parameters = runtime.flow_run.parameters
+    train, valid = parameters.get("train_month"), parameters.get("valid_month")
+    # the flow itself reports bad months: a run that gets no name stays Pending for good
+    with contextlib.suppress(ValueError):
+        train, valid = chosen_months(train, valid, runtime.flow_run.scheduled_start_time)
+    return f"train {train}, validate {valid}"
+
+
+@flow(name="taxi-train", flow_run_name=run_name)
+def taxi_train(
+    data: str = "synthetic",
+    train_month: str | None = None,
+    valid_month: str | None = None,
+    num_trials: Annotated[int, Field(ge=1)] = 20,
+    max_rmse_valid: Annotated[float, Field(gt=0, lt=1e6)] = 6.5,
+    max_inference_time: Annotated[float, Field(gt=0, lt=1e6)] = 20e-6,
+    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.2,
+    seed: int = 42,
+) -> None:
+    """Train trip-duration models on one month, validate on the next, stage the best one.
+
+    Args:
+        data: where raw months come from: `synthetic`, `tlc` (New York's public site), a folder,
+            or an `s3://` or `https://` prefix.
+        train_month: like 2023-01; without months, the two newest that TLC has published by the
+            time the run was scheduled for.
+        valid_month: like 2023-02; without it, the month after `train_month`.
+        num_trials: how many XGBoost models the search may try.
+        max_rmse_valid: a candidate's RMSE on the validation month must be below it, in minutes.
+        max_inference_time: a candidate's prediction must take less, in seconds per row.
+        max_bad_share: a month with a greater share of unusable rows stops the run.
+        seed: of the search.
+    """
+    settings = load_settings()
+    run = current_run()
+    months = chosen_months(train_month, valid_month, run.scheduled)
+    limits = Limits(rmse_valid=max_rmse_valid, inference_time=max_inference_time)
+    workspace = str(artifact_path(settings.artifact_store, "runs", run.id))
+
+    experiment = start_experiment(settings.tracking_uri)
+    dataset = preprocess(data, months, max_bad_share, settings.artifact_store, workspace)
+    baseline = train_baseline(experiment, dataset, workspace)
+    trials = search_xgboost(experiment, dataset, workspace, num_trials, seed)
+
+    best = find_best(experiment, limits)
+    logged = {
+        model.run_id: log_model(experiment, dataset, model)
+        for model in [baseline, *trials]
+        if model.run_id in (baseline.run_id, best.run_id)
+    }
+    require_within_limits(best, limits)
+    # The gate against the current champion belongs here, before anything is registered.
+    staged = stage(experiment, dataset, logged[best.run_id])
+    write_report(experiment, dataset, logged[baseline.run_id], logged[best.run_id], staged)
+
+
+@flow(name="preprocess", flow_run_name="preprocess {months[0]}, {months[1]}")
+def preprocess(
+    data: str, months: tuple[str, str], max_bad_share: float, store: str, workspace: str
+) -> Dataset:
+    """Both months at once: fetch, check, make features, fitted on the training month only."""
+    preparing = [
+        prepare_month.submit(data, month, max_bad_share, store, workspace) for month in months
+    ]
+    train, valid = (future.result() for future in preparing)
+    report_quarantine([train, valid])
+    transformer = fit_transformer(train, workspace)
+    transforming = [make_features.submit(month, transformer, workspace) for month in (train, valid)]
+    train_features, valid_features = (future.result() for future in transforming)
+    return Dataset(
+        train=train,
+        valid=valid,
+        transformer=transformer,
+        train_features=train_features,
+        valid_features=valid_features,
+    )
+
+
+# --- tasks: each wraps the work of a module beside this one --------------------------------------
+
+# Results are small JSON: URIs and numbers. What a run has finished, its next attempt takes from
+# the result store.
+PERSISTED: dict[str, Any] = {"persist_result": True, "result_serializer": "json"}
+# For tasks of `preprocess`: a run's next attempt makes a new run of this subflow, but has the same
+# workspace.
+PERSISTED_BY_WORKSPACE: dict[str, Any] = PERSISTED | {"cache_policy": INPUTS + TASK_SOURCE}
+
+
+def _may_pass(task: object, run: object, state: Any) -> bool:
+    """Bad data stays bad, a place that isn't there stays away: other faults are tried again."""
+    error = state.result(raise_on_failure=False)
+    absent = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
+    return not isinstance(error, ValueError) and not isinstance(error.__cause__, absent)
+
+
+RETRIED: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
+    "retry_condition_fn": _may_pass,
+}
+
+
+@task(**RETRIED, **PERSISTED)
+def start_experiment(tracking_uri: str) -> Experiment:
+    """One MLflow experiment for this flow run, named from its scheduled time."""
+    experiment = open_experiment(tracking_uri, "taxi-train", current_run())
+    get_run_logger().info("MLflow experiment %r: %s", experiment.name, experiment.url("rmse_valid"))
+    return experiment
+
+
+@task(task_run_name="prepare-{month}", **RETRIED, **PERSISTED_BY_WORKSPACE)
+def prepare_month(
+    data: str, month: str, max_bad_share: float, store: str, workspace: str
+) -> PreparedMonth:
+    """Fetch a raw month and sort its rows into kept and quarantined ones."""
+    with concurrency(["tlc-downloads"] if data == "tlc" else []):
+        path = raw_month(data, month, artifact_path(store))
+    checked = contract.check(contract.read_month(path), month, str(path), max_bad_share)
+    if checked.kept.is_empty():
+        raise contract.ContractError(
+            f"{path}: none of its {checked.rows_read:,} rows can be used "
+            f"({', '.join(checked.counts)}); correct the file, or choose another month"
+        )
+    kept, course, quarantine = (
+        artifact_path(workspace, part, f"{month}.parquet")
+        for part in ("kept", "course", "quarantine")
+    )
+    write_parquet(checked.kept, kept)
+    write_parquet(checked.course, course)
+    if checked.counts:
+        write_parquet(checked.quarantined, quarantine)
+    get_run_logger().info(
+        "%s: %s rows read, %s kept, %s quarantined",
+        month,
+        checked.rows_read,
+        checked.kept.height,
+        checked.quarantined.height,
+    )
+    return PreparedMonth(
+        month=month,
+        raw=str(path),
+        kept=str(kept),
+        course=str(course),
+        quarantine=str(quarantine) if checked.counts else None,
+        rows_read=checked.rows_read,
+        rows_kept=checked.kept.height,
+        counts=checked.counts,
+    )
+
+
+@task
+def report_quarantine(months: Sequence[PreparedMonth]) -> None:
+    """Count the quarantined rows by month and rule, as a table in Prefect."""
+    create_table_artifact(
+        key="taxi-quarantine",
+        table=[
+            {"month": month.month, "rule": rule, "rows": rows, "file": month.quarantine}
+            for month in months
+            for rule, rows in month.counts.items()
+        ],
+        description="Rows that training can't use, and the first rule that each breaks",
+    )
+
+
+@task(**PERSISTED_BY_WORKSPACE)
+def fit_transformer(train: PreparedMonth, workspace: str) -> str:
+    """Fit the features on the training month; gives the fitted transformer's URI."""
+    path = artifact_path(workspace, "features", "transformer.skops")
+    features = TripFeatures().fit(read_parquet(artifact_path(train.kept)))
+    write(path, models.dumps(features))
+    return str(path)
+
+
+@task(task_run_name="features-{month.month}", **PERSISTED_BY_WORKSPACE)
+def make_features(month: PreparedMonth, transformer: str, workspace: str) -> str:
+    """A month's features and durations, as Parquet; gives its URI."""
+    path = artifact_path(workspace, "features", f"{month.month}.parquet")
+    trips = read_parquet(artifact_path(month.kept))
+    features = models.loads(read(artifact_path(transformer))).transform(trips)
+    write_parquet(
+        pl.DataFrame(features, schema=FEATURE_NAMES).with_columns(trips["duration"]), path
+    )
+    return str(path)
+
+
+@task(**PERSISTED)
+def train_baseline(experiment: Experiment, dataset: Dataset, workspace: str) -> TrainedModel:
+    """The tutorial's linear model, as a run of the experiment."""
+    discard_runs(experiment, {"model": "linear"})
+    valid = read_parquet(artifact_path(dataset.valid.kept))
+    with tracked_run(experiment, "linear baseline", {"model": "linear"}) as mlflow_run:
+        mlflow.log_params(_months(dataset))
+        pipeline = models.fit_baseline(read_parquet(artifact_path(dataset.train.course)))
+        return _evaluated(
+            pipeline,
+            models.rmse(pipeline, valid),
+            valid,
+            mlflow_run,
+            "linear baseline",
+            workspace,
+        )
+
+
+@task(**PERSISTED)
+def search_xgboost(
+    experiment: Experiment,
+    dataset: Dataset,
+    workspace: str,
+    num_trials: int,
+    seed: int,
+) -> list[TrainedModel]:
+    """Search XGBoost's parameters: a nested run a trial; gives the trials that weren't pruned."""
+    logger = get_run_logger()
+    discard_runs(experiment, {"model": "xgboost"})
+    features = models.loads(read(artifact_path(dataset.transformer)))
+    valid_trips = read_parquet(artifact_path(dataset.valid.kept))
+    train, valid = (
+        read_parquet(artifact_path(uri)) for uri in (dataset.train_features, dataset.valid_features)
+    )
+    trained: list[TrainedModel] = []
+    progress = cast(
+        "UUID",  # it is a coroutine only where the caller is one
+        create_progress_artifact(
+            progress=0, key="taxi-search-progress", description=f"0 of {num_trials} trials"
+        ),
+    )
+
+    def on_trial(trial: Trial) -> None:
+        name = f"trial {trial.number + 1}"
+        state = "pruned" if trial.booster is None else "complete"
+        tags = {"model": "xgboost", "trial": state}
+        with tracked_run(experiment, name, tags, nested=True) as mlflow_run:
+            mlflow.log_params(trial.params)
+            mlflow.log_metric("rounds", trial.rounds)
+            if trial.booster is not None and trial.rmse_valid is not None:
+                pipeline = models.boosted_pipeline(features, trial.booster)
+                trained.append(
+                    _evaluated(pipeline, trial.rmse_valid, valid_trips, mlflow_run, name, workspace)
+                )
+        best = min((model.rmse_valid for model in trained), default=float("inf"))
+        done = f"{trial.number + 1} of {num_trials} trials, best RMSE {best:.3f} min"
+        logger.info("%s: %s", name, done)
+        update_progress_artifact(
+            progress, progress=100 * (trial.number + 1) / num_trials, description=done
+        )
+
+    with tracked_run(experiment, "xgboost search", {"model": "xgboost"}):
+        mlflow.log_params(_months(dataset) | {"num_trials": num_trials, "seed": seed})
+        search(
+            (train.select(FEATURE_NAMES).to_numpy(), train["duration"].to_numpy()),
+            (valid.select(FEATURE_NAMES).to_numpy(), valid["duration"].to_numpy()),
+            num_trials,
+            seed,
+            on_trial,
+        )
+    return trained
+
+
+@task(**RETRIED, **PERSISTED)
+def find_best(experiment: Experiment, limits: Limits) -> Candidate:
+    """The best run within the limits, else the best run."""
+    return best_candidate(MlflowClient(experiment.tracking_uri), experiment.id, limits)
+
+
+@task(task_run_name="log-{model.name}", **RETRIED, **PERSISTED)
+def log_model(experiment: Experiment, dataset: Dataset, model: TrainedModel) -> LoggedModel:
+    """The model as one loadable pipeline, with its plots, in its run of the experiment."""
+    pipeline = models.loads(read(artifact_path(model.pipeline)))
+    kept, course = (
+        read_parquet(artifact_path(uri)) for uri in (dataset.valid.kept, dataset.valid.course)
+    )
+    rmse_course = models.rmse(pipeline, course)
+    uri = log_pipeline(
+        experiment,
+        model.run_id,
+        pipeline,
+        example=model_input(kept.head(5)),
+        trusted_types=models.TRUSTED_TYPES,
+        packages=PACKAGES,
+        figures={
+            "predicted_vs_actual.png": plots.predicted_vs_actual(pipeline, kept),
+            "feature_importance.png": plots.feature_importance(pipeline, kept),
+        },
+    )
+    client = MlflowClient(experiment.tracking_uri)
+    client.log_metric(model.run_id, "rmse_course", rmse_course)
+    return LoggedModel(
+        trained=model, uri=uri, rmse_course=rmse_course, url=experiment.run_url(model.run_id)
+    )
+
+
+@task(**RETRIED, **PERSISTED)
+def stage(experiment: Experiment, dataset: Dataset, model: LoggedModel) -> StagedModel:
+    """Register the model, with the alias and a description of where it comes from."""
+    description = (
+        f"{current_run().scheduled:%Y-%m-%d %H:%M} UTC: {model.trained.name} of experiment "
+        f"'{experiment.name}', trained on {dataset.train.month}, validated on "
+        f"{dataset.valid.month}: RMSE {model.trained.rmse_valid:.3f} min, "
+        f"{model.trained.inference_time:.2e} s per row"
+    )
+    version = register_champion(
+        MlflowClient(experiment.tracking_uri),
+        MODEL_NAME,
+        model.uri,
+        model.trained.run_id,
+        description,
+    )
+    return StagedModel(
+        name=MODEL_NAME,
+        version=version,
+        alias=CHAMPION,
+        url=f"{experiment.tracking_uri}/#/models/{MODEL_NAME}/versions/{version}",
+    )
+
+
+@task
+def write_report(
+    experiment: Experiment,
+    dataset: Dataset,
+    baseline: LoggedModel,
+    best: LoggedModel,
+    staged: StagedModel,
+) -> None:
+    """The run's result as a page in Prefect."""
+    links = {
+        "Prefect run": current_run().url,
+        "MLflow experiment": experiment.url("rmse_valid"),
+        "Model": staged.url,
+    }
+    create_markdown_artifact(
+        key="taxi-train-report",
+        markdown=report.render(dataset, baseline, best, staged, links),
+        description=f"{staged.name} version {staged.version}",
+    )
+
+
+def _months(dataset: Dataset) -> dict[str, str]:
+    return {"train_month": dataset.train.month, "valid_month": dataset.valid.month}
+
+
+def _evaluated(
+    pipeline: Any,
+    rmse_valid: float,
+    valid: pl.DataFrame,
+    mlflow_run: str,
+    name: str,
+    workspace: str,
+) -> TrainedModel:
+    """Log a fitted pipeline's metrics to the active MLflow run, and keep it in the store."""
+    inference_time = models.inference_time(pipeline.predict, valid)
+    mlflow.log_metrics({"rmse_valid": rmse_valid, "inference_time": inference_time})
+    path = artifact_path(workspace, "models", f"{mlflow_run}.skops")
+    write(path, models.dumps(pipeline))
+    return TrainedModel(
+        run_id=mlflow_run,
+        name=name,
+        pipeline=str(path),
+        rmse_valid=rmse_valid,
+        inference_time=inference_time,
+    )
+
+
+if __name__ == "__main__":
+    taxi_train()

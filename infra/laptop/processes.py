@@ -1,0 +1,114 @@
+"""The stack's processes: each carries the stack's folder and its own name in its environment.
+
+That mark, not a pid, says whose a process is. A pid is soon another process's; the mark is
+inherited by what a process starts (a worker's runs live in it too) and survives the loss of
+whatever was written down.
+"""
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+STACK = "TRAINYARD_STACK_DIR"
+SERVICE = "TRAINYARD_STACK_SERVICE"
+
+
+def start(
+    service: str, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path
+) -> int:
+    """Start a service in the background, out of reach of the terminal's Ctrl-C; return its pid."""
+    if log.exists():
+        log.replace(log.with_suffix(".log.1"))
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603  our own command, no shell
+            command,
+            env={**environment, SERVICE: service},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    process.returncode = 0  # it outlives us: Python shouldn't warn that it still runs
+    return process.pid
+
+
+def alive(home: Path, service: str, pid: int) -> bool:
+    """Whether `pid` runs and is this stack's `service`, not a later process of the same number."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and _is_of(process, home, service)
+    except psutil.Error:
+        return False
+
+
+def of_stack(home: Path, service: str | None = None) -> list[psutil.Process]:
+    """Every process of the stack, or of one service: itself and all that it started."""
+    return list(_of_stack(home, service))
+
+
+def memory(processes: Sequence[psutil.Process]) -> int:
+    """Resident memory of all of them, in bytes."""
+    total = 0
+    for process in processes:
+        with suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total
+
+
+def end(processes: Sequence[psutil.Process], patience: float = 10) -> None:
+    """Ask them to stop; after `patience` seconds, make them."""
+    for process in processes:
+        with suppress(psutil.Error):
+            process.terminate()
+    _, left = psutil.wait_procs(processes, timeout=patience)
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
+
+
+def choose_port(usual: int) -> int:
+    """Return the usual port, or a free one when somebody else has it."""
+    return usual if _is_free(usual) else _free_port()
+
+
+def _of_stack(home: Path, service: str | None) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and _is_of(process, home, service):
+                yield process
+
+
+def _is_of(process: psutil.Process, home: Path, service: str | None) -> bool:
+    environment = process.environ()
+    return environment.get(STACK) == str(home) and service in (None, environment.get(SERVICE))
+
+
+def _is_free(port: int) -> bool:
+    # Both, because neither sees all: a socket can be bound beside one that listens on every
+    # address (macOS), and one that is bound may not listen yet.
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            return False
+    with socket.socket() as probe:
+        # as the servers do: a port that was just given up is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -1,0 +1,119 @@
+"""What tests of several folders share: servers on loopback and data that a machine may have."""
+
+import os
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server of its own for the flows under test; gives its API's URL."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_HOME,
+        PREFECT_SERVER_ANALYTICS_ENABLED,
+        temporary_settings,
+    )
+    from prefect.testing.utilities import prefect_test_harness
+
+    settings = {
+        # each heartbeat thread costs a synchronous flow a second at its end
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_HOME: tmp_path_factory.mktemp("prefect"),
+        PREFECT_SERVER_ANALYTICS_ENABLED: False,
+    }
+    with temporary_settings(settings), prefect_test_harness(server_startup_timeout=120):
+        yield PREFECT_API_URL.value()
+
+
+@pytest.fixture(scope="session")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """MiniStack, an AWS emulator, on a loopback port, with IAM enforced; gives its endpoint."""
+    program = ROOT / ".venv-emulator" / "bin" / "ministack"
+    if not program.exists():
+        pytest.skip("no .venv-emulator: `make test` builds it")
+    folder = tmp_path_factory.mktemp("ministack")
+    port = _free_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "AUTH": "true",
+    }
+    log = folder / "log.txt"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [program], env=environment, cwd=folder, stdout=output, stderr=output
+        ) as process,
+    ):
+        try:
+            _wait_for(f"{endpoint}/_ministack/health", process, log)
+            yield endpoint
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def s3(ministack: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket on MiniStack, as an s3:// URI; AWS_* lead every client there, as root."""
+    # imported here, because they would slow the start of every test that doesn't need them
+    import boto3
+    from s3fs import S3FileSystem
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", ministack)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")  # boto3 reads this one
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    bucket = f"trainyard-{uuid.uuid4().hex[:12]}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    # fsspec keeps its clients, with the credentials that they were made with
+    S3FileSystem.clear_instance_cache()
+    yield f"s3://{bucket}"
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def tlc_data() -> Path:
+    """The folder of real TLC months that TLC_DATA names."""
+    if not (folder := os.environ.get("TLC_DATA")):
+        pytest.skip(
+            "TLC_DATA is not set: name a folder with green_tripdata_2023-01.parquet and -02"
+        )
+    return Path(folder)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            httpx.get(url, timeout=2).raise_for_status()
+            return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    process.terminate()
+    pytest.fail(f"MiniStack did not start:\n{log.read_text()[-2000:]}")

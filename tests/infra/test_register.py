@@ -1,0 +1,167 @@
+"""StackOutputs -> work pool, variables, result storage and limits, on a real Prefect server."""
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.filesystems import LocalFileSystem
+from prefect.utilities.schema_tools import validate
+from prefect.variables import Variable
+from prefect.workers.process import ProcessJobConfiguration
+
+from infra.outputs import ProcessWorkPool, StackOutputs
+from infra.register import RegisterError, main, register, summary
+
+
+@pytest.fixture
+def outputs(prefect_server: str) -> StackOutputs:
+    """A stack whose work pool isn't there yet."""
+    return StackOutputs(
+        stack="laptop",
+        prefect_api_url=prefect_server,
+        tracking_uri="http://127.0.0.1:5000",
+        artifact_store=f"/home/me/{uuid.uuid4().hex}",
+        code_dir="/home/me/a clone",
+        work_pool=ProcessWorkPool(name=f"pool-{uuid.uuid4().hex[:8]}"),
+    )
+
+
+def results(outputs: StackOutputs) -> dict[str, str]:
+    return {change.name: change.result for change in register(outputs)}
+
+
+def job_template(outputs: StackOutputs) -> dict[str, object]:
+    with get_client(sync_client=True) as client:
+        return client.read_work_pool(outputs.work_pool.name).base_job_template
+
+
+def test_a_second_run_changes_nothing_and_says_so(outputs: StackOutputs) -> None:
+    assert results(outputs)[outputs.work_pool.name] == "created"
+    changes = register(outputs)
+    assert {change.result for change in changes} == {"unchanged"}
+    assert summary(changes) == "nothing to change"
+    assert {change.name for change in changes} == {
+        "trainyard-results",
+        "trainyard_artifact_store",
+        "trainyard_tracking_uri",
+        "tlc-downloads",
+        outputs.work_pool.name,
+    }
+
+
+def test_only_what_differs_is_updated(outputs: StackOutputs) -> None:
+    register(outputs)
+    moved = outputs.model_copy(update={"tracking_uri": "http://127.0.0.1:5999"})
+    assert results(moved) == {
+        "trainyard-results": "unchanged",
+        "trainyard_artifact_store": "unchanged",
+        "trainyard_tracking_uri": "updated",
+        "tlc-downloads": "unchanged",
+        outputs.work_pool.name: "updated",  # runs find MLflow by it
+    }
+
+
+def test_what_somebody_changed_by_hand_is_put_right(outputs: StackOutputs) -> None:
+    register(outputs)
+    Variable.set("trainyard_artifact_store", "/somewhere/else", overwrite=True)
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name("tlc-downloads", 50)
+    found = results(outputs)
+    assert found["trainyard_artifact_store"] == "updated"
+    assert found["tlc-downloads"] == "updated"
+    assert summary(register(outputs)) == "nothing to change"
+    with get_client(sync_client=True) as client:
+        assert client.read_global_concurrency_limit_by_name("tlc-downloads").limit == 2
+
+
+def test_flows_find_the_artifact_store_and_mlflow_in_variables(outputs: StackOutputs) -> None:
+    register(outputs)
+    assert Variable.get("trainyard_artifact_store") == outputs.artifact_store
+    assert Variable.get("trainyard_tracking_uri") == outputs.tracking_uri
+
+
+def test_results_are_kept_in_the_artifact_store(outputs: StackOutputs) -> None:
+    register(outputs)
+    block = LocalFileSystem.load("trainyard-results")
+    assert block.basepath == f"{outputs.artifact_store}/results"
+
+
+def test_a_run_gets_the_code_the_result_storage_and_its_own_variables(
+    outputs: StackOutputs,
+) -> None:
+    register(outputs)
+    job = asyncio.run(
+        ProcessJobConfiguration.from_template_and_values(
+            job_template(outputs), {"env": {"MINE": "1"}, "image": "repo@sha256:abc"}
+        )
+    )
+    assert job.command == "python -m prefect.engine"
+    assert job.env == {
+        "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": "local-file-system/trainyard-results",
+        "PYTHONPATH": "/home/me/a clone",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000",
+        "MINE": "1",
+    }
+
+
+def test_job_variables_of_prefect_yaml_are_valid_for_the_pool(outputs: StackOutputs) -> None:
+    register(outputs)
+    variables = job_template(outputs)["variables"]
+    assert isinstance(variables, dict)
+    validate({"image": "repo@sha256:abc"}, variables, raise_on_error=True)
+
+
+def test_a_pool_of_another_type_is_not_overwritten(outputs: StackOutputs) -> None:
+    httpx.post(
+        f"{outputs.prefect_api_url}/work_pools/",
+        json={"name": outputs.work_pool.name, "type": "kubernetes"},
+    ).raise_for_status()
+    with pytest.raises(RegisterError, match=r"type 'kubernetes'.*work-pool delete"):
+        register(outputs)
+
+
+def test_a_store_that_a_process_pool_has_no_block_for_is_refused(outputs: StackOutputs) -> None:
+    with pytest.raises(RegisterError, match="s3://bucket"):
+        register(outputs.model_copy(update={"artifact_store": "s3://bucket/prefix"}))
+
+
+def test_a_server_that_refuses_is_quoted(outputs: StackOutputs) -> None:
+    wrong = outputs.model_copy(update={"prefect_api_url": outputs.prefect_api_url + "/nowhere"})
+    with pytest.raises(RegisterError, match=r"refuses POST /api/nowhere/.*: 404"):
+        register(wrong)
+
+
+def test_the_command_prints_what_became_of_each_object(
+    outputs: StackOutputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "outputs.json"
+    file.write_text(outputs.model_dump_json())
+    assert main(["--outputs", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ["work", "pool", outputs.work_pool.name, "created"] in [line.split() for line in lines]
+    assert main(["--outputs", str(file)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "nothing to change"
+
+
+def test_the_command_says_that_no_server_answers(
+    outputs: StackOutputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "outputs.json"
+    gone = outputs.model_copy(update={"prefect_api_url": "http://127.0.0.1:9/api"})
+    file.write_text(gone.model_dump_json())
+    assert main(["--outputs", str(file)]) == 1
+    assert "no Prefect server answers at http://127.0.0.1:9/api" in capsys.readouterr().err
+
+
+def test_the_command_names_a_file_that_is_no_stack_outputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "outputs.json"
+    file.write_text('{"stack": "laptop"}')
+    assert main(["--outputs", str(file)]) == 1
+    message = capsys.readouterr().err
+    assert str(file) in message
+    assert "prefect_api_url" in message

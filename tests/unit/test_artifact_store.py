@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import polars as pl
+import pytest
+from upath import UPath
+
+from flows.platform.artifact_store import (
+    ArtifactStoreError,
+    artifact_path,
+    read,
+    read_parquet,
+    write,
+    write_parquet,
+    writing,
+)
+
+FRAME = pl.DataFrame({"zone": [74, 75], "miles": [1.5, None]})
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.fixture(params=["plain", "file-uri"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "plain" else tmp_path.as_uri()
+
+
+def test_a_frame_comes_back_as_it_was_written_in_folders_made_on_the_way(store: str) -> None:
+    path = artifact_path(store, "runs", "a", "frame.parquet")
+    write_parquet(FRAME, path)
+    assert read_parquet(path).equals(FRAME)
+    assert read_parquet(path, columns=["miles"]).columns == ["miles"]
+
+
+def test_a_later_write_replaces_the_earlier_one_and_leaves_nothing_else(
+    store: str, tmp_path: Path
+) -> None:
+    path = artifact_path(store, "note.txt")
+    write(path, b"first")
+    write(path, b"second")
+    assert read(path) == b"second"
+    assert names(tmp_path) == ["note.txt"]
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_no_temporary_file(
+    store: str, tmp_path: Path
+) -> None:
+    path = artifact_path(store, "note.txt")
+    write(path, b"old")
+    with pytest.raises(KeyboardInterrupt):
+        write_half(path)
+    assert read(path) == b"old"
+    assert names(tmp_path) == ["note.txt"]
+
+
+def write_half(path: UPath) -> None:
+    with writing(path) as file:
+        file.write(b"half of the n")
+        file.flush()
+        assert read(path) == b"old"
+        raise KeyboardInterrupt
+
+
+def test_nobody_sees_a_new_file_before_it_is_whole(store: str) -> None:
+    path = artifact_path(store, "note.txt")
+    with writing(path) as file:
+        file.write(b"half")
+        file.flush()
+        assert not path.exists()
+    assert read(path) == b"half"
+
+
+def test_others_may_read_what_is_written(store: str, tmp_path: Path) -> None:
+    write(artifact_path(store, "note.txt"), b"")
+    (tmp_path / "usual.txt").touch()
+    modes = [(tmp_path / name).stat().st_mode for name in ("note.txt", "usual.txt")]
+    assert modes[0] == modes[1]
+
+
+def test_a_missing_file_is_named(store: str) -> None:
+    path = artifact_path(store, "absent.parquet")
+    with pytest.raises(ArtifactStoreError, match=r"cannot read .*absent\.parquet: .*no such file"):
+        read_parquet(path)
+
+
+def test_a_store_that_is_a_file_is_named_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("not a folder")
+    with pytest.raises(ArtifactStoreError, match=r"cannot write .*store/a: .*check that it is a"):
+        write(artifact_path(str(tmp_path / "store"), "a"), b"")
+
+
+def test_a_folder_that_may_not_be_written_is_named_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> None:  # tests may run as root, whom no mode stops
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(ArtifactStoreError, match=r"cannot write .*/a: this user may not: change"):
+        write(artifact_path(str(tmp_path), "a"), b"")
+
+
+def test_a_full_disk_is_named_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
+    with pytest.raises(ArtifactStoreError, match=r"/a: .*No space left.*disk has space"):
+        write_parquet(FRAME, artifact_path(str(tmp_path), "a"))
+    assert names(tmp_path) == []
+
+
+def test_a_name_with_wildcards_is_one_file(tmp_path: Path) -> None:
+    path = artifact_path(str(tmp_path), "run [1]*.parquet")
+    write_parquet(FRAME, path)
+    assert read_parquet(path).equals(FRAME)
