@@ -59,7 +59,7 @@ ui: .venv/.laptop ## open a stack's private pages, MLflow and Prefect, through a
 check: lint types .venv/.dev ## lint, types and the fast tests: before each commit, under 90 s
 	@$(PY) -m pytest -q tests/unit
 
-test: .venv/.dev .venv-emulator/.emulator ## every test tier that this machine can run
+test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra .venv-policy/.policy ## every test tier that this machine can run
 	@$(PY) -m pytest
 
 lint: .venv/.dev ## style, import directions, prefect.yaml

@@ -46,7 +46,7 @@ class State:
 
 def make_state(session: Any) -> State:
     """Make the state's bucket and key, or find them."""
-    from botocore.exceptions import ClientError
+    from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
     account = session.client("sts").get_caller_identity()["Account"]
     region = session.region_name

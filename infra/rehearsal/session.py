@@ -204,8 +204,8 @@ class Session:
     def take_role(self, role_arn: str, subject: str) -> dict[str, str]:
         """Credentials of a role, taken as a job of GitHub takes it."""
         import boto3
-        from botocore import UNSIGNED
-        from botocore.config import Config
+        from botocore import UNSIGNED  # type: ignore[import-untyped]
+        from botocore.config import Config  # type: ignore[import-untyped]
 
         sts = boto3.client(
             "sts",

@@ -11,7 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
 from infra.recorder import ACCOUNT, REGION, Recording, run
 from infra.rehearsal.session import Session
