@@ -62,7 +62,7 @@ def inference_time(
     predict: Callable[[pl.DataFrame], NDArray[np.floating]],
     trips: pl.DataFrame,
     rows: int = 10_000,
-    repeats: int = 3,
+    repeats: int = 5,
 ) -> float:
     """Seconds per row of a batch prediction, raw trip to minutes: the best of `repeats`."""
     batch = trips.select(TRIP_COLUMNS).head(rows)
