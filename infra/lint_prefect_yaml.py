@@ -12,7 +12,6 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from prefect.exceptions import MissingFlowError, ParameterTypeError, ScriptError
 from prefect.flows import load_flow_from_entrypoint
 from prefect.logging.loggers import disable_logger
 from prefect.types.names import BANNED_CHARACTERS
+from prefect.utilities.importtools import import_object
 from prefect.utilities.schema_tools import validate
 from prefect.utilities.templating import PlaceholderType, find_placeholders
 from pydantic import BaseModel, ValidationError
@@ -346,16 +346,16 @@ def _steps(where: str, steps: Any, environment: Mapping[str, str]) -> Iterator[s
             continue
         here, inputs = f"{here}.{name}", inputs or {}
         try:
-            module, _, function = name.rpartition(".")
-            accepted = inspect.signature(getattr(import_module(module), function)).parameters
+            accepted = inspect.signature(import_object(name)).parameters
         except Exception as error:
             yield f"{here}: can't be imported ({_said(error)}); check its name"
             continue
-        if not any(each.kind is each.VAR_KEYWORD for each in accepted.values()):
+        any_input = [each for each in accepted.values() if each.kind is each.VAR_KEYWORD]
+        if not any_input:
             yield from _unknown(here, inputs, [*accepted, "id", "requires"], name)
-        for parameter in accepted.values():
-            if parameter.default is parameter.empty and parameter.name not in inputs:
-                yield f"{here}.{parameter.name}: missing; the step needs it"
+        for each in accepted.values():
+            if each.default is each.empty and each.name not in inputs and each not in any_input:
+                yield f"{here}.{each.name}: missing; the step needs it"
         yield from _placeholders(here, inputs, None, environment)
         yield from _secrets(here, _render(inputs, environment), by_name=True)
 
@@ -444,7 +444,7 @@ def _placeholders(
     for at, _, text in _leaves(where, value):
         if not isinstance(text, str):
             continue
-        at_run_time = step_ids is None or ".triggers[" in at  # a trigger's event fills it in
+        at_run_time = step_ids is None or ".triggers" in at  # a trigger's event fills it in
         rest = text
         for full, name, kind in sorted(find_placeholders(text)):
             rest = rest.replace(full, "")

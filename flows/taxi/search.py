@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from optuna_integration import XGBoostPruningCallback
 
 # Not searched. The tutorial's space goes to depth 100: growing the best leaf first and stopping
-# at 256 leaves keeps such trees cheap, and more accurate (docs/decisions.md has the figures).
+# at 128 leaves keeps such trees cheap, and more accurate (docs/decisions.md has the figures).
 # A core stays free: OpenMP's threads wait for each other, so one that shares its core with a
 # server (on a laptop: Prefect's, MLflow's) holds up all.
 FIXED_PARAMS: dict[str, object] = {
     "objective": "reg:squarederror",
     "tree_method": "hist",
     "grow_policy": "lossguide",
-    "max_leaves": 256,
+    "max_leaves": 128,
     "nthread": max(1, (os.cpu_count() or 1) - 1),
 }
 BOOST_ROUNDS = 100

@@ -160,7 +160,7 @@ RETRIED: dict[str, Any] = {
 }
 
 
-@task(**RETRIED, **PERSISTED)
+@task(task_run_name="start-experiment", **RETRIED, **PERSISTED)
 def start_experiment(tracking_uri: str) -> Experiment:
     """One MLflow experiment for this flow run, named from its scheduled time."""
     experiment = open_experiment(tracking_uri, "taxi-train", current_run())
@@ -208,7 +208,7 @@ def prepare_month(
     )
 
 
-@task
+@task(task_run_name="report-quarantine")
 def report_quarantine(months: Sequence[PreparedMonth]) -> None:
     """Count the quarantined rows by month and rule, as a table in Prefect."""
     create_table_artifact(
@@ -222,7 +222,7 @@ def report_quarantine(months: Sequence[PreparedMonth]) -> None:
     )
 
 
-@task(**PERSISTED_BY_WORKSPACE)
+@task(task_run_name="fit-transformer", **PERSISTED_BY_WORKSPACE)
 def fit_transformer(train: PreparedMonth, workspace: str) -> str:
     """Fit the features on the training month; gives the fitted transformer's URI."""
     path = artifact_path(workspace, "features", "transformer.skops")
@@ -243,7 +243,7 @@ def make_features(month: PreparedMonth, transformer: str, workspace: str) -> str
     return str(path)
 
 
-@task(**PERSISTED)
+@task(task_run_name="train-baseline", **PERSISTED)
 def train_baseline(experiment: Experiment, dataset: Dataset, workspace: str) -> TrainedModel:
     """The tutorial's linear model, as a run of the experiment."""
     discard_runs(experiment, {"model": "linear"})
@@ -261,7 +261,7 @@ def train_baseline(experiment: Experiment, dataset: Dataset, workspace: str) -> 
         )
 
 
-@task(**PERSISTED)
+@task(task_run_name="search-xgboost", **PERSISTED)
 def search_xgboost(
     experiment: Experiment,
     dataset: Dataset,
@@ -316,7 +316,7 @@ def search_xgboost(
     return trained
 
 
-@task(**RETRIED, **PERSISTED)
+@task(task_run_name="find-best", **RETRIED, **PERSISTED)
 def find_best(experiment: Experiment, limits: Limits) -> Candidate:
     """The best run within the limits, else the best run."""
     return best_candidate(MlflowClient(experiment.tracking_uri), experiment.id, limits)
@@ -349,7 +349,7 @@ def log_model(experiment: Experiment, dataset: Dataset, model: TrainedModel) -> 
     )
 
 
-@task(**RETRIED, **PERSISTED)
+@task(task_run_name="stage", **RETRIED, **PERSISTED)
 def stage(experiment: Experiment, dataset: Dataset, model: LoggedModel) -> StagedModel:
     """Register the model, with the alias and a description of where it comes from."""
     description = (
@@ -373,7 +373,7 @@ def stage(experiment: Experiment, dataset: Dataset, model: LoggedModel) -> Stage
     )
 
 
-@task
+@task(task_run_name="write-report")
 def write_report(
     experiment: Experiment,
     dataset: Dataset,

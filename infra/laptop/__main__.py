@@ -8,13 +8,13 @@ import time
 from types import FrameType
 
 from infra.laptop.console import console, errors, fail, say, tail
-from infra.laptop.stack import LABELS, REPOSITORY, Stack, StackError
+from infra.laptop.stack import LABELS, Stack, StackError
 
 
 def main() -> int:
     """Run one command; the exit code says whether it went well."""
     arguments = _parser().parse_args()
-    stack = Stack(REPOSITORY / ".trainyard")
+    stack = Stack()
     # before anything imports Prefect or MLflow, which look at it
     environment = stack.environment()
     os.environ.clear()

@@ -3,7 +3,6 @@
 Both import every flow, which takes most of their time: so one process does both.
 """
 
-import os
 import re
 import runpy
 import subprocess
@@ -11,7 +10,6 @@ import sys
 from pathlib import Path
 
 from infra.laptop.console import console, done
-from infra.laptop.processes import STACK
 from infra.laptop.stack import Stack, StackError
 from infra.outputs import StackOutputs
 
@@ -64,7 +62,7 @@ def main() -> None:
     """Look at prefect.yaml, then become `prefect --no-prompt deploy --all`."""
     from infra.lint_prefect_yaml import problems
 
-    stack = Stack(Path(os.environ[STACK]))
+    stack = Stack()
     if found := problems(Path("prefect.yaml"), stack.deploy_variables(stack.outputs())):
         print("\n".join(f"  {problem}" for problem in found))
         sys.exit(_PROBLEMS)

@@ -75,11 +75,11 @@ class Health:
 
 
 class Stack:
-    """The stack that lives in one folder."""
+    """The stack of one clone, which keeps all it writes in the clone's `.trainyard`."""
 
-    def __init__(self, home: Path, code: Path = REPOSITORY) -> None:
-        self.home = home.absolute()
+    def __init__(self, code: Path = REPOSITORY) -> None:
         self.code = code
+        self.home = code / ".trainyard"
         self.artifacts = self.home / "artifacts"
         self.logs = self.home / "logs"
         self.env_file = self.home / "env"
@@ -160,7 +160,7 @@ class Stack:
                 with cleaning_up():
                     if alive:
                         for name in start.started:
-                            processes.end(processes.of_stack(self.home, name))
+                            self._end(name)
                     else:
                         self._end_all()
                 raise
@@ -173,6 +173,8 @@ class Stack:
             folder.mkdir(parents=True, exist_ok=True)
         with console.status("starting Prefect and MLflow"):
             old_url = state.services["prefect"].url if "prefect" in state.services else None
+            for name in LABELS.keys() - start.alive:
+                self._end(name)  # what it left: MLflow's web process, a worker's runs
             for name in ("prefect", "mlflow"):
                 if name not in start.alive:
                     self._start(name, state, start)
@@ -180,12 +182,14 @@ class Stack:
             self._write_for_others(outputs)
             if outputs.prefect_api_url != f"{old_url}/api" and "worker" in start.alive:
                 start.alive.remove("worker")  # it would go on asking where nobody is
+                self._end("worker")
             self._wait(["prefect"], state, start)
         with console.status("telling Prefect about the stack"):
             changed = self.register(outputs)
             done(f"{'register':<9} {changed}")
             if "worker" not in start.alive:
-                self._start("worker", state, start, before=lambda: _give_up_lost_runs(outputs))
+                _give_up_lost_runs(outputs)
+                self._start("worker", state, start)
         if meanwhile:
             meanwhile(outputs)
 
@@ -267,6 +271,8 @@ class Stack:
         if name == "prefect":
             command = [*python, "prefect", "server", "start", "--host", "127.0.0.1"]
             command += ["--port", str(port)]
+            # or its pages look for the API on 4200, whatever the port
+            environment["PREFECT_SERVER_UI_API_URL"] = f"http://127.0.0.1:{port}/api"
         elif name == "mlflow":
             folder = self.home / "mlflow"
             command = [*python, "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
@@ -290,6 +296,9 @@ class Stack:
         pid = processes.start(name, command, environment, folder, self.log(name))
         state.services[name] = Running(pid=pid, started=now, port=port)
         self._write(self._state_file, state.model_dump_json(indent=2))
+
+    def _end(self, name: str) -> None:
+        processes.end(processes.of_stack(self.home, name))
 
     def _alive(self, name: str, state: State) -> bool:
         running = state.services.get(name)
@@ -383,7 +392,14 @@ class Stack:
         base = self.environment()
         exports = {
             key: base[key]
-            for key in ("PREFECT_HOME", "PYTHONPATH", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY")
+            for key in (
+                "DO_NOT_TRACK",
+                "MLFLOW_DISABLE_TELEMETRY",
+                "NO_PROXY",
+                "PREFECT_HOME",
+                "PYTHONPATH",
+                "no_proxy",
+            )
         }
         exports["PREFECT_API_URL"] = outputs.prefect_api_url
         exports["MLFLOW_TRACKING_URI"] = outputs.tracking_uri

@@ -207,9 +207,9 @@ MISTAKES = {
     ),
     "secret value": ("INFO", "postgresql://me:hunter2@db/x", "env.LOG_LEVEL: looks like a secret"),
     "secret parameter": (
-        "month: 2023-01",
-        "month: AKIAIOSFODNN7EXAMPLE",
-        "month: looks like a secret",
+        '"{{ event.month }}"',
+        "AKIAIOSFODNN7EXAMPLE",
+        "deployments[score].triggers[0].parameters.month: looks like a secret",
     ),
     # entrypoints
     "no entrypoint": (f"    {ENTRY}\n", "", "deployments[train].entrypoint: missing; write path"),
@@ -331,7 +331,7 @@ MISTAKES = {
     "slash in name": ("name: score", "name: score/daily", "name: Prefect refuses / in names"),
     "two of a name": (
         "name: score\n    entrypoint: pipeline.py:score",
-        "name: train\n    entrypoint: pipeline.py:train\n    parameters: {month: '1'}",
+        "name: train\n    entrypoint: pipeline.py:train\n    parameters: {month: 2023-01}",
         "deployments[train].name: there are two of this name for the flow 'training'",
     ),
     # steps

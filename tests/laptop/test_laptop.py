@@ -28,7 +28,11 @@ def begin() -> None: ...
 
 @flow(name="taxi-train")
 def taxi_train(
-    data: str, train_month: str | None = None, valid_month: str | None = None, num_trials: int = 1
+    data: str,
+    train_month: str | None = None,
+    valid_month: str | None = None,
+    num_trials: int = 1,
+    max_inference_time: float = 1,
 ) -> None:
     begin()
     if num_trials == 13:
@@ -93,7 +97,7 @@ def test_a_server_that_dies_while_it_starts_is_named_with_the_end_of_its_log(clo
 def test_the_demo_ends_with_a_champion_and_nothing_running(clone: Clone) -> None:
     output = clone.run("demo", "--trials", "2")
     assert "# taxi-trip-duration version 1 is champion" in output
-    for stage in ("preprocess", "train_baseline", "search_xgboost", "write_report"):
+    for stage in ("preprocess", "train-baseline", "search-xgboost", "write-report"):
         assert f"✓ stage     {stage}" in output
     assert "\x1b" not in output  # plain, where there is no terminal
     assert "the stack is stopped again" in output
@@ -109,6 +113,8 @@ def taken() -> Iterator[None]:
     with ExitStack() as sockets:
         for port in (4200, 5000):
             other = sockets.enter_context(socket.socket())
+            # the demo before this has only just given them up
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 other.bind(("127.0.0.1", port))
                 other.listen()
@@ -123,6 +129,9 @@ def test_taken_ports_are_reported_and_others_used(clone: Clone, taken: None) -> 
     assert "port 5000 is taken: MLflow uses " in output
     outputs = read_outputs(clone)
     assert httpx.get(outputs["tracking_uri"] + "/health", trust_env=False).is_success
+    ui = outputs["prefect_api_url"].removesuffix("/api")
+    settings = httpx.get(f"{ui}/ui-settings", trust_env=False).json()
+    assert settings["api_url"] == outputs["prefect_api_url"]  # not another Prefect's, on 4200
     for place in (
         outputs["prefect_api_url"].removesuffix("/api"),
         outputs["tracking_uri"],
