@@ -8,11 +8,14 @@
   started with tags (MiniStack asks for the cluster, and never for PassRole).
 - Requests count as made by TLS, and budgets are authorized by the actions that AWS has for them.
 - Parameters by path, database groups, budgets, alarms, dashboards and rules are authorized by their names.
+- A call takes effect once, however often the SDK sends it: CreateVpc and others know no client token, and an answer that is lost on
+  a busy machine would leave a second VPC, which nobody knows. (On AWS it would too; a rehearsal's question is what the program leaves.)
 - "ECS Task State Change" events go to EventBridge as AWS sends them, so rules, queues and observers see tasks start and stop.
 
 It has to run in a container whose address on its network is 169.254.170.2, the one that ECS uses: see the Dockerfile beside it.
 """
 
+import asyncio
 import contextvars
 import json
 import time
@@ -301,6 +304,47 @@ def stop(self, *, timeout=None, _original=Container.stop):
     return _original(self, timeout=int(self.labels.get("stop-timeout", timeout or 5)))
 
 
+# repeated calls ---------------------------------------------------------------------------------------------------
+ANSWERS = {}  # an SDK's invocation id -> the answer to its first attempt, as soon as there is one
+KEPT_ANSWERS = 2000
+
+
+async def once(scope, receive, send, _original=app.app):
+    headers = dict(scope.get("headers", ()))
+    call = headers.get(b"amz-sdk-invocation-id")
+    if not call or scope.get("method") in (None, "GET", "HEAD"):
+        return await _original(scope, receive, send)
+    earlier = await asyncio.shield(ANSWERS[call]) if call in ANSWERS else None
+    if earlier:
+        body = b""
+        while True:
+            part = await receive()
+            body += part.get("body", b"")
+            if not part.get("more_body"):
+                break
+        what = headers.get(b"x-amz-target") or body[:60]
+        print("repeated:", headers.get(b"amz-sdk-request"), scope["path"], what, flush=True)
+        for message in earlier:
+            await send(message)
+        return None
+    pending = ANSWERS[call] = asyncio.get_running_loop().create_future()
+    answer = []
+
+    async def kept(message):
+        answer.append(message)
+        await send(message)
+
+    try:
+        return await _original(scope, receive, kept)
+    finally:  # a refusal or an error is no effect: the next attempt is a call of its own
+        done = answer and answer[0]["status"] < 300 and not answer[-1].get("more_body")
+        pending.set_result(answer if done else None)
+        if not done:
+            ANSWERS.pop(call, None)
+        while len(ANSWERS) > KEPT_ANSWERS:
+            del ANSWERS[next(iter(ANSWERS))]
+
+
 # events -----------------------------------------------------------------------------------------------------------
 def announce(task):
     detail = {k: v for k, v in task.items() if not k.startswith("_") and v not in ("", None)}
@@ -332,6 +376,7 @@ def announcing(original):
 def main():
     iam_actions.extract_resource_arn, iam_evaluator.enforce = resource_arn, enforce
     iam_evaluator._resolve_condition_key = condition_key
+    app.app = once
     ecs._register_metadata, imds.handle_request, ecs._build_run_kwargs, Container.stop = (
         register_metadata,
         metadata_request,
