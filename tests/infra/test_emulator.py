@@ -7,13 +7,8 @@ import boto3
 
 def ec2_of(url: str, invocation: str) -> Any:
     """A client whose calls are attempts of one invocation."""
-    ec2 = boto3.client(
-        "ec2",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
+    root = boto3.Session("test", "test", region_name="us-east-1")
+    ec2 = root.client("ec2", endpoint_url=url)
 
     def attempt(request: Any, **_: Any) -> None:
         del request.headers["amz-sdk-invocation-id"]
