@@ -80,9 +80,9 @@ format: .venv/.dev ## let ruff put the code in shape
 lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions)
 	@for group in dev laptop flow infra policy emulator pictures; do \
 	  case $$group in laptop|flow|infra) pins="-c requirements/dev.txt";; *) pins="";; esac; \
-	  $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	  $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
 	    $(if $(UPGRADE),--upgrade) $$pins --group $$group -o requirements/$$group.txt || exit 1; done
-	@echo uv | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	@echo uv | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
 	    $(if $(UPGRADE),--upgrade) - -o requirements/uv.txt
 
 pictures: .venv-pictures/.pictures ## take the README's pictures anew from the running stack (needs Chromium)

@@ -52,7 +52,7 @@ PASSING = (
 )
 
 
-def raw_month(data: str, month: str, store: UPath, seed: int = 42) -> UPath:
+def raw_month(data: str, month: str, store: UPath) -> UPath:
     """Return the path of a month's raw Parquet file, fetched or made first where it has to be.
 
     Args:
@@ -62,7 +62,6 @@ def raw_month(data: str, month: str, store: UPath, seed: int = 42) -> UPath:
         month: like 2023-01.
         store: the artifact store; what is fetched or made goes under its `raw` folder, with
             its SHA-256 beside it.
-        seed: of `synthetic`.
 
     Raises:
         SourceError: the month isn't there or can't be fetched.
@@ -72,10 +71,10 @@ def raw_month(data: str, month: str, store: UPath, seed: int = 42) -> UPath:
     parse_month(month)
     name = FILE_NAME.format(month=month)
     if data == "synthetic":
-        path = store / "raw" / f"synthetic-{seed}" / name
+        path = store / "raw" / "synthetic" / name
         if not _is_whole(path):
             with _checksummed(path) as file:
-                synthetic_month(month, seed=seed).write_parquet(file)
+                synthetic_month(month).write_parquet(file)
         return path
     if data == "tlc" or data.startswith(("http://", "https://")):
         prefix = TLC if data == "tlc" else data.rstrip("/")

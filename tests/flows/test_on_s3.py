@@ -118,7 +118,7 @@ def test_a_synthetic_month_is_made_once_and_mended_when_broken(s3: str) -> None:
     store = artifact_path(s3, "store")
     path = raw_month("synthetic", "2023-01", store)
     whole = read(path)
-    assert keys(s3) == [f"store/raw/synthetic-42/{JANUARY}{end}" for end in ("", ".sha256")]
+    assert keys(s3) == [f"store/raw/synthetic/{JANUARY}{end}" for end in ("", ".sha256")]
     write(path, whole[:-100])
     assert raw_month("synthetic", "2023-01", store) == path
     assert read(path) == whole

@@ -174,7 +174,7 @@ def test_quarantined_rows_are_kept_with_their_rule_and_counted_in_prefect(
         assert counts == dict(quarantine["rule"].value_counts().iter_rows())
         assert len(counts) > 5
         raw = pl.read_parquet(
-            Path(trained.place.store, f"raw/synthetic-42/green_tripdata_{month}.parquet")
+            Path(trained.place.store, f"raw/synthetic/green_tripdata_{month}.parquet")
         )
         assert set(raw.columns) < set(quarantine.columns)
         kept = pl.read_parquet(trained.stored("kept", f"{month}.parquet"))
@@ -218,7 +218,7 @@ def test_the_champion_predicts_from_raw_trips_in_a_process_that_has_no_trainyard
     trained: Trained, tmp_path: Path
 ) -> None:
     trips = pl.read_parquet(
-        Path(trained.place.store, f"raw/synthetic-42/green_tripdata_{FEBRUARY}.parquet")
+        Path(trained.place.store, f"raw/synthetic/green_tripdata_{FEBRUARY}.parquet")
     ).drop_nulls("DOLocationID")
     absurd = trips.sort("trip_distance", descending=True).head(20)
     raw = pl.concat([trips.head(100), absurd, trips.filter(pl.col("trip_distance") == 0).head(20)])

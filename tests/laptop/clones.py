@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+ROOT = Path(__file__).parents[2]
+
 
 class Clone:
     """A clone of its own, so that neither the user's stack nor the repository is touched."""

@@ -2,12 +2,9 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from clones import Clone
-
-ROOT = Path(__file__).parents[2]
+from clones import ROOT, Clone
 
 
 @pytest.fixture(scope="session")

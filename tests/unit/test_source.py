@@ -293,14 +293,12 @@ def test_an_unknown_kind_of_source_is_refused_with_those_there_are(data: str, st
 # --- synthetic -----------------------------------------------------------------------------------
 
 
-def test_a_synthetic_month_is_written_once_a_seed(store: UPath) -> None:
+def test_a_synthetic_month_is_written_once(store: UPath) -> None:
     path = raw_month("synthetic", "2023-01", store)
     written = Path(str(path)).stat().st_mtime_ns
     assert raw_month("synthetic", "2023-01", store) == path
     assert Path(str(path)).stat().st_mtime_ns == written
     assert read_month(path).equals(synthetic_month("2023-01"))
-    other = raw_month("synthetic", "2023-01", store, seed=1)
-    assert read_month(other).equals(synthetic_month("2023-01", seed=1))
 
 
 def test_nothing_is_fetched_for_a_store_that_cannot_be_read(site: Site, tmp_path: Path) -> None:
