@@ -37,8 +37,8 @@ down: .venv/.laptop $(ON_AWS) ## stop what `make up` started (STACK= destroys th
 status: .venv/.laptop $(ON_AWS) ## what runs, and where to look (STACK=)
 	@$(PY) -m $(STACK_MODULE) status $(STACK)
 
-deploy: .venv/.laptop ## register the stack with Prefect, then `prefect deploy --all`
-	@$(PY) -m infra.laptop deploy
+deploy: .venv/.laptop $(ON_AWS) ## register the stack with Prefect, then `prefect deploy --all` (STACK=)
+	@$(PY) -m $(STACK_MODULE) deploy $(STACK)
 
 ## Run it on AWS
 .PHONY: bootstrap preview cost ui

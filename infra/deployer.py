@@ -1,18 +1,20 @@
-"""What the Deployer's task runs, inside the VPC: register the stack, then deploy all flows.
+"""Register a stack on AWS with Prefect, then deploy all flows.
 
-`python -m infra.deployer PARAMETER [--register-only]`; PARAMETER holds the stack's StackOutputs.
+`python -m infra.deployer PARAMETER [--register-only]`; PARAMETER holds the stack's StackOutputs,
+and TRAINYARD_IMAGE is what the deployments start from. With Prefect Cloud it runs where
+`make deploy` is typed; a private Prefect server is told from inside its VPC, by the stack's
+Deployer task.
 """
 
 import argparse
 import os
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import boto3
 
 from infra.outputs import StackOutputs, deploy_environment
+from infra.register import RegisterError, register, summary
 
 
 def read_outputs(parameter: str) -> StackOutputs:
@@ -21,35 +23,30 @@ def read_outputs(parameter: str) -> StackOutputs:
     return StackOutputs.model_validate_json(found)
 
 
-def register(outputs: StackOutputs) -> None:
-    """Tell Prefect of the stack's work pool, variables, blocks and limits."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "outputs.json"
-        path.write_text(outputs.model_dump_json())
-        _run(sys.executable, "-m", "infra.register", "--outputs", str(path))
+def deploy(outputs: StackOutputs, image: str) -> int:
+    """Make every deployment of prefect.yaml as it stands there; gives the exit code."""
+    environment = {
+        **deploy_environment(outputs, image),
+        "PREFECT_API_URL": outputs.prefect_api_url,
+    }
+    command = [sys.executable, "-m", "infra.deploy_flows"]
+    return subprocess.run(command, env={**os.environ, **environment}).returncode  # noqa: S603
 
 
-def deploy(outputs: StackOutputs, image: str) -> None:
-    """Make every deployment of prefect.yaml as it stands there."""
-    environment = deploy_environment(outputs, image)
-    _run(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", environment=environment)
-
-
-def _run(*command: str, environment: dict[str, str] | None = None) -> None:
-    subprocess.run(command, check=True, env={**os.environ, **(environment or {})})  # noqa: S603
-
-
-def main() -> None:
+def main() -> int:
     """Register, then deploy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parameter")
     parser.add_argument("--register-only", action="store_true")
     given = parser.parse_args()
     outputs = read_outputs(given.parameter)
-    register(outputs)
-    if not given.register_only:
-        deploy(outputs, os.environ["TRAINYARD_IMAGE"])
+    try:
+        print("register:", summary(register(outputs)), flush=True)
+    except RegisterError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0 if given.register_only else deploy(outputs, os.environ["TRAINYARD_IMAGE"])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

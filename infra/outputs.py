@@ -75,13 +75,14 @@ class StackOutputs(_Frozen):
     """
 
 
+# What prefect.yaml's templates may use: these and no others.
+DEPLOY_VARIABLES = ("TRAINYARD_CODE_DIR", "TRAINYARD_IMAGE", "TRAINYARD_WORK_POOL")
+
+
 def deploy_environment(outputs: StackOutputs, image: str) -> dict[str, str]:
-    """Environment variables that prefect.yaml's templates may use: these and no others.
+    """DEPLOY_VARIABLES for a stack.
 
     `image` is what a run's container is started from (a digest); a process pool ignores it.
     """
-    return {
-        "TRAINYARD_CODE_DIR": outputs.code_dir,
-        "TRAINYARD_IMAGE": image,
-        "TRAINYARD_WORK_POOL": outputs.work_pool.name,
-    }
+    values = (outputs.code_dir, image, outputs.work_pool.name)
+    return dict(zip(DEPLOY_VARIABLES, values, strict=True))

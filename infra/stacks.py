@@ -1,8 +1,7 @@
-"""`make preview|up|down|status|ui STACK=`: a stack on AWS, by `pulumi` and in the right order.
+"""`make preview|up|deploy|down|status|ui STACK=`: a stack on AWS, in the right order.
 
 Up: the stack with its new services held back, migrations, servers, `register`, the worker. Each
-step
-finds what an earlier, killed run has done, so the answer to a broken `up` is another one.
+step finds what an earlier, killed run has done, so the answer to a broken `up` is another one.
 """
 
 import argparse
@@ -11,16 +10,14 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from infra.naming import OUTPUTS as OUTPUTS_PARAMETER
 from infra.naming import READY, Names
-from infra.outputs import StackOutputs
 from infra.readiness import Servers, note
 from infra.rehearsal.session import RehearsalError, Session, missing
 
@@ -48,23 +45,24 @@ class Pulumi:
     stack: str
     folder: Path = PROJECT
     environment: Mapping[str, str] = field(default_factory=dict)
+    log: IO[str] | None = None
+    """Where its lines go; the terminal without."""
 
     def up(self) -> None:
         """Bring the stack to what program and settings say."""
-        self._run("up", *self._unasked())
+        self._call(["up", *self._unasked()], self.log)
 
     def preview(self) -> None:
         """Say what an up would do, and what breaks the rules of infra/policy."""
-        self._run("preview", "--diff", "--policy-pack", str(PROJECT / "policy"))
+        self._call(["preview", "--diff", "--policy-pack", str(PROJECT / "policy")], self.log)
 
     def destroy(self) -> None:
         """Remove the stack. What is protected stays, and stops it."""
-        self._run("destroy", *self._unasked())
+        self._call(["destroy", *self._unasked()], self.log)
 
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs."""
-        text = self._run("stack", "output", "--json", "--show-secrets", quiet=True)
-        found: dict[str, Any] = json.loads(text)
+        found: dict[str, Any] = json.loads(self.run("stack", "output", "--json", "--show-secrets"))
         return found
 
     @staticmethod
@@ -72,12 +70,17 @@ class Pulumi:
         # A person sees the preview and says yes; where nobody sits there is nobody to ask.
         return [] if sys.stdin.isatty() else ["--yes", "--skip-preview"]
 
-    def _run(self, *arguments: str, quiet: bool = False) -> str:
+    def run(self, *arguments: str) -> str:
+        """`pulumi ARGUMENTS`, and what it wrote."""
+        return self._call(arguments, subprocess.PIPE)
+
+    def _call(self, arguments: Sequence[str], output: IO[str] | int | None) -> str:
         command = ["pulumi", "--cwd", str(self.folder), *arguments, "--stack", self.stack]
         try:
             done = subprocess.run(  # noqa: S603
                 command,
-                stdout=subprocess.PIPE if quiet else None,
+                stdout=output,
+                stderr=self.log,
                 text=True,
                 env={**os.environ, **self.environment},
             )
@@ -87,8 +90,8 @@ class Pulumi:
             ) from None
         if done.returncode:
             raise StackError(
-                f"`{' '.join(command)}` failed. What it had done stays done: "
-                f"mend what it names and repeat `make up STACK={self.stack}`."
+                f"{(done.stdout or '')[-4000:]}`{' '.join(command)}` failed. What it had done "
+                f"stays done: mend what it names and repeat `make up STACK={self.stack}`."
             )
         return done.stdout or ""
 
@@ -191,15 +194,18 @@ def aws(outputs: dict[str, Any]) -> Boto:
     """AWS, in the stack's region."""
     import boto3
 
-    region = outputs["trainyard"]["work_pool"]["region"]
-    return Boto(boto3.Session(region_name=region), outputs["tasks"])
+    return Boto(boto3.Session(region_name=_region(outputs)), outputs["tasks"])
+
+
+def _region(outputs: dict[str, Any]) -> str:
+    return str(outputs["trainyard"]["work_pool"]["region"])
 
 
 # --- commands -------------------------------------------------------------------------------------
 def up(
     pulumi: Pulumi,
     connect: Callable[[dict[str, Any]], Aws] = aws,
-    register: Callable[[StackOutputs], None] | None = None,
+    run_here: Callable[[Sequence[str], Mapping[str, str]], None] | None = None,
 ) -> None:
     """Bring a stack up, in order. What is done already is left alone."""
     names = Names(pulumi.stack)
@@ -224,27 +230,49 @@ def up(
         pulumi.up()
     if not registered:
         say(f"{pulumi.stack}: telling Prefect of the stack")
-        if servers.prefect:  # private: only who is inside the VPC reaches it
-            parameter = names.parameter(OUTPUTS_PARAMETER)
-            inside = ["python", "-m", "infra.deployer", parameter, "--register-only"]
-            cloud.run_task("deployer", inside)
-        else:
-            stack = StackOutputs.model_validate(outputs["trainyard"])
-            (register or register_from_here)(stack)
+        run_deployer(pulumi, outputs, cloud, run_here or _run_here, "--register-only")
         cloud.write_parameter(ready_parameter, note(servers))
         say(f"{pulumi.stack}: starting the worker")
         pulumi.up()
     say(pulumi.outputs()["next"])
 
 
-def register_from_here(outputs: StackOutputs) -> None:
-    """Register with Prefect Cloud; PREFECT_API_KEY opens it."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "outputs.json"
-        path.write_text(outputs.model_dump_json())
-        command = [sys.executable, "-m", "infra.register", "--outputs", str(path)]
-        if subprocess.run(command).returncode:  # noqa: S603
-            raise StackError("Prefect wasn't told of the stack; the reason is above")
+def deploy(
+    pulumi: Pulumi,
+    connect: Callable[[dict[str, Any]], Aws] = aws,
+    run_here: Callable[[Sequence[str], Mapping[str, str]], None] | None = None,
+) -> None:
+    """Register the stack, then make prefect.yaml's deployments, with the settings' flow image."""
+    outputs = pulumi.outputs()
+    if not outputs["flow_image"]:
+        raise StackError(outputs["next"])
+    run_deployer(pulumi, outputs, connect(outputs), run_here or _run_here)
+
+
+def run_deployer(
+    pulumi: Pulumi,
+    outputs: dict[str, Any],
+    cloud: Aws,
+    run_here: Callable[[Sequence[str], Mapping[str, str]], None],
+    *options: str,
+) -> None:
+    """Run infra/deployer.py where Prefect's API is reached: here, or inside the VPC."""
+    parameter = Names(pulumi.stack).parameter(OUTPUTS_PARAMETER)
+    command = ["python", "-m", "infra.deployer", parameter, *options]
+    if outputs["servers"]["prefect"]:  # private: only who is inside the VPC reaches it
+        cloud.run_task("deployer", command)
+    else:
+        image = {"TRAINYARD_IMAGE": outputs["flow_image"]}
+        run_here(command, {"AWS_DEFAULT_REGION": _region(outputs), **pulumi.environment, **image})
+
+
+def _run_here(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run a command of ours; PREFECT_API_KEY opens Prefect Cloud."""
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, *command[1:]], env={**os.environ, **environment}
+    )
+    if done.returncode:
+        raise StackError("Prefect wasn't told of the stack; the reason is above")
 
 
 def status(pulumi: Pulumi) -> None:
@@ -287,7 +315,7 @@ def ui(pulumi: Pulumi) -> None:
                 *("aws", "ssm", "start-session", "--target", target),
                 *("--document-name", "AWS-StartPortForwardingSessionToRemoteHost"),
                 *("--parameters", json.dumps(parameters)),
-                *("--region", outputs["trainyard"]["work_pool"]["region"]),
+                *("--region", _region(outputs)),
             ]
             sessions.append(subprocess.Popen(command))  # noqa: S603
             say(f"{name}: http://localhost:{port}")
@@ -323,7 +351,7 @@ def _target(cloud: Boto, arn: str) -> str:
 def main() -> None:
     """Run one command for one stack."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["preview", "up", "down", "status", "ui"])
+    parser.add_argument("command", choices=["preview", "up", "deploy", "down", "status", "ui"])
     parser.add_argument("stack")
     given = parser.parse_args()
     os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")
@@ -340,6 +368,8 @@ def main() -> None:
             pulumi.preview()
         elif given.command == "up":
             up(pulumi)
+        elif given.command == "deploy":
+            deploy(pulumi)
         elif given.command == "down":
             pulumi.destroy()
             if given.stack == REHEARSAL:

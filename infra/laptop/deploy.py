@@ -1,19 +1,14 @@
-"""`prefect deploy --all` as users type it, after a strict look at prefect.yaml.
-
-Both import every flow, which takes most of their time: so one process does both.
-"""
+"""`make deploy` on a laptop: register the stack, then deploy its flows."""
 
 import re
-import runpy
 import subprocess
 import sys
-from pathlib import Path
 
+from infra.deploy_flows import PROBLEMS
 from infra.laptop.console import console, done
 from infra.laptop.stack import Stack, StackError
 from infra.outputs import StackOutputs
 
-_PROBLEMS = 3
 _DEPLOYED = re.compile(r"Deployment '([^']+)' successfully created")
 
 
@@ -41,7 +36,7 @@ def deploy(stack: Stack, outputs: StackOutputs) -> None:
     environment["COLUMNS"] = "500"  # Prefect would break its lines where ours can't be found
     with console.status("deploying"):
         result = subprocess.run(
-            [sys.executable, "-m", "infra.laptop.deploy"],
+            [sys.executable, "-m", "infra.deploy_flows"],
             env=environment,
             cwd=stack.code,
             stdin=subprocess.DEVNULL,
@@ -50,25 +45,9 @@ def deploy(stack: Stack, outputs: StackOutputs) -> None:
             check=False,
         )
     output = (result.stdout + result.stderr).strip()
-    if result.returncode == _PROBLEMS:
+    if result.returncode == PROBLEMS:
         raise StackError(f"nothing was deployed:\n{output}")
     deployed = list(dict.fromkeys(_DEPLOYED.findall(output)))
     if result.returncode or not deployed:
         raise StackError(f"`prefect deploy --all` failed:\n{output}")
     done(f"{'deployed':<9} {', '.join(deployed)}")
-
-
-def main() -> None:
-    """Look at prefect.yaml, then become `prefect --no-prompt deploy --all`."""
-    from infra.lint_prefect_yaml import problems
-
-    stack = Stack()
-    if found := problems(Path("prefect.yaml"), stack.deploy_variables(stack.outputs())):
-        print("\n".join(f"  {problem}" for problem in found))
-        sys.exit(_PROBLEMS)
-    sys.argv = ["prefect", "--no-prompt", "deploy", "--all"]
-    runpy.run_module("prefect", run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()

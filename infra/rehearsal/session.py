@@ -21,6 +21,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 NETWORK, SUBNET, ADDRESS = "trainyard-rehearsal", "169.254.170.0/24", "169.254.170.2"
+# This machine, as containers of that network see it.
+GATEWAY = "169.254.170.1"
 CONTAINER = "trainyard-emulator"
 IMAGE = "trainyard-emulator"
 # What GitHub would say of a job; the emulator doesn't check signatures.
@@ -74,7 +76,7 @@ class Session:
         if built.returncode:
             raise RehearsalError(f"the emulator's image wasn't built:\n{built.stderr[-2000:]}")
         self.stop()
-        self.docker("network", "create", "--subnet", SUBNET, NETWORK)
+        self.docker("network", "create", "--subnet", SUBNET, "--gateway", GATEWAY, NETWORK)
         self.docker(
             *("run", "-d", "--name", CONTAINER, "--network", NETWORK, "--ip", ADDRESS),
             *("-p", f"127.0.0.1:{self.port}:4566"),

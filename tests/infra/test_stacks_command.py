@@ -1,13 +1,12 @@
 """`make up STACK=`: the order of its steps, and that a broken one can be repeated."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from infra import stacks
-from infra.outputs import StackOutputs
 from infra.readiness import Servers, ready
 
 SELF_HOSTED = Servers(mlflow="m1", prefect="w1")
@@ -53,8 +52,12 @@ class World:
         assert name == "/trainyard/dev/ready"
         self.noted = json.loads(value)
 
-    def register(self, outputs: StackOutputs) -> None:
-        self._do("register")
+    environment: Mapping[str, str] = {}
+
+    def run_here(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        assert environment["TRAINYARD_IMAGE"] == self.image
+        assert command[3] == "/trainyard/dev/outputs"
+        self._do(" ".join(["here", *command[4:]]))
 
     def _do(self, step: str) -> None:
         if step == self.broken:
@@ -64,7 +67,12 @@ class World:
 
     def make_up(self) -> list[str]:
         self.log = []
-        stacks.up(self, connect=lambda outputs: self, register=self.register)  # type: ignore[arg-type]
+        stacks.up(self, connect=lambda outputs: self, run_here=self.run_here)  # type: ignore[arg-type]
+        return self.log
+
+    def make_deploy(self) -> list[str]:
+        self.log = []
+        stacks.deploy(self, connect=lambda outputs: self, run_here=self.run_here)  # type: ignore[arg-type]
         return self.log
 
 
@@ -112,8 +120,22 @@ def test_a_stack_with_its_own_servers_comes_up_in_order() -> None:
 
 def test_with_prefect_cloud_this_machine_registers() -> None:
     world = World(CLOUD)
-    assert world.make_up() == ["up", "migrate-mlflow", "up", "register", "up"]
+    assert world.make_up() == ["up", "migrate-mlflow", "up", "here --register-only", "up"]
     assert world.running == {"mlflow", "worker"}
+
+
+def test_flows_are_deployed_from_where_prefect_is_reached() -> None:
+    for servers, step in ((CLOUD, "here"), (SELF_HOSTED, "deployer /trainyard/dev/outputs")):
+        world = World(servers)
+        world.make_up()
+        assert world.make_deploy() == [step]
+
+
+def test_there_is_nothing_to_deploy_before_an_image() -> None:
+    world = World(Servers(), image="")
+    world.make_up()
+    with pytest.raises(stacks.StackError, match="make deploy"):
+        world.make_deploy()
 
 
 @pytest.mark.parametrize("servers", [SELF_HOSTED, CLOUD])
