@@ -3,6 +3,7 @@
 - Task roles. A container's credentials are a session of its task definition's role, served at the address and by the variable
   that the SDKs accept (MiniStack gives every task the same made-up role, at an address that botocore refuses).
 - entryPoint, user, readonlyRootFilesystem, memory, initProcessEnabled, healthCheck and stopTimeout of a container are honoured.
+- A service's task is found by the other containers under its Cloud Map name, from its start to its end.
 - ECS calls are authorized on the resources that AWS's service authorization reference names, with ecs:cluster, and iam:PassRole is checked
   on the roles that RunTask (its overrides', else its task definition's) and RegisterTaskDefinition pass, and ecs:TagResource on a task
   started with tags (MiniStack asks for the cluster, and never for PassRole).
@@ -26,7 +27,7 @@ from docker.models.containers import Container
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import ecs, eventbridge, iam, imds, sts
+from ministack.services import ecs, eventbridge, iam, imds, servicediscovery, sts
 
 ECS_STOP_TIMEOUT_SECONDS = (
     30  # what ECS waits between SIGTERM and SIGKILL unless a container says otherwise
@@ -267,8 +268,23 @@ def enforce(
 
 
 # containers -------------------------------------------------------------------------------------------------------
+def cloud_map_names(task_arn):
+    """The names of the service that a task belongs to."""
+    cluster = task_arn.split("/")[1]
+    group = ecs._tasks[task_arn]["group"].removeprefix("service:")
+    service = ecs._services.get(f"{cluster}/{group}") or {}
+    for registry in service.get("serviceRegistries", []):
+        found = servicediscovery._services[registry["registryArn"].rsplit("/", 1)[1]]
+        yield f"{found['Name']}.{servicediscovery._namespaces[found['NamespaceId']]['Name']}"
+
+
 def run_kwargs(cdef, td, *rest, _original=ecs._build_run_kwargs):
     kwargs = _original(cdef, td, *rest)
+    names = list(cloud_map_names(kwargs["labels"]["com.amazonaws.ecs.task-arn"]))
+    # Docker's resolver answers with the running containers of an alias. A task's address is its first container's.
+    if names and cdef["name"] == td["containerDefinitions"][0]["name"]:
+        endpoint = ecs._get_docker().api.create_endpoint_config(aliases=names)
+        kwargs["networking_config"] = {kwargs["network"]: endpoint}
     memory = cdef.get("memory") or td.get("memory")
     check = cdef.get("healthCheck")
     kwargs.update(
