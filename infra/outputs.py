@@ -64,7 +64,7 @@ class StackOutputs(_Frozen):
     prefect_api_url: str
     tracking_uri: str
     """MLflow's tracking server."""
-    artifact_store: str
+    artifact_store: str = Field(pattern="^(/|s3://)")
     """A folder's absolute path, or `s3://bucket/prefix`."""
     code_dir: str
     """Where a run finds the repository's code: the clone on a laptop, `/app` in an image."""

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import httpx
+from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import (
     GlobalConcurrencyLimitCreate,
@@ -27,9 +28,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from infra.job_templates import base_job_template, result_block
 from infra.outputs import StackOutputs
-
-RESULT_STORAGE = "trainyard-results"
 
 # How many runs may use something at once, over all deployments.
 CONCURRENCY_LIMITS = {
@@ -55,14 +55,8 @@ def register(outputs: StackOutputs) -> list[Change]:
     """Make the stack's Prefect server match `outputs`; safe to repeat.
 
     Raises:
-        RegisterError: the server cannot be reached or refuses, or `outputs` asks for what
-            there isn't yet.
+        RegisterError: the server cannot be reached or refuses.
     """
-    if "://" in outputs.artifact_store:
-        raise RegisterError(
-            f"results on {outputs.artifact_store} need a block that doesn't exist yet:"
-            " a process pool keeps them in a folder"
-        )
     with temporary_settings({PREFECT_API_URL: outputs.prefect_api_url}):
         try:
             with get_client(sync_client=True) as client:
@@ -89,66 +83,6 @@ def summary(changes: list[Change]) -> str:
     return ", ".join(f"{n} {result}" for result, n in counts.items() if n) or "nothing to change"
 
 
-def base_job_template(outputs: StackOutputs) -> dict[str, Any]:
-    """How a process worker starts a flow run of this stack."""
-    environment = {
-        "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": f"local-file-system/{RESULT_STORAGE}",
-        "PYTHONPATH": outputs.code_dir,
-        "MLFLOW_TRACKING_URI": outputs.tracking_uri,
-    }
-    return {
-        "job_configuration": {
-            # Said outright because what Prefect puts here by default prepares the code in a
-            # process of its own first: 2.5 s more for each run, for code that is already there.
-            "command": "{{ command }}",
-            "env": "{{ env }}",
-            "labels": "{{ labels }}",
-            "name": "{{ name }}",
-            "stream_output": "{{ stream_output }}",
-            "working_dir": "{{ working_dir }}",
-        },
-        "variables": {
-            "type": "object",
-            "properties": {
-                "name": _string("The name of the process."),
-                "command": _string("What starts a run.", default="python -m prefect.engine"),
-                "env": {
-                    "type": "object",
-                    "title": "Environment variables",
-                    "description": "Environment variables of a run, beside the worker's own.",
-                    "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "null"}]},
-                    "default": environment,
-                },
-                "labels": {
-                    "type": "object",
-                    "title": "Labels",
-                    "description": "Labels of the process.",
-                    "additionalProperties": {"type": "string"},
-                },
-                "stream_output": {
-                    "type": "boolean",
-                    "title": "Stream output",
-                    "description": "Write a run's output to the worker's log.",
-                    "default": True,
-                },
-                "working_dir": _string("Where a run starts; empty for a temporary folder."),
-                "image": _string(
-                    "What a run's container is started from. Ignored by this pool, whose runs are"
-                    " processes: it is here so that the same prefect.yaml serves every stack."
-                ),
-            },
-        },
-    }
-
-
-def _string(description: str, default: str | None = None) -> dict[str, Any]:
-    return {
-        "anyOf": [{"type": "string"}, {"type": "null"}],
-        "description": description,
-        "default": default,
-    }
-
-
 def _changes(client: SyncPrefectClient, outputs: StackOutputs) -> Iterator[Change]:
     # The pool comes last: once it is there, a worker takes runs, and they need the rest.
     yield _result_storage(client, outputs)
@@ -160,15 +94,28 @@ def _changes(client: SyncPrefectClient, outputs: StackOutputs) -> Iterator[Chang
 
 
 def _result_storage(client: SyncPrefectClient, outputs: StackOutputs) -> Change:
-    wanted = LocalFileSystem(basepath=f"{outputs.artifact_store}/results")
+    wanted = _result_block(outputs)
+    slug, name = result_block(outputs).split("/")
     try:
-        document = client.read_block_document_by_name(RESULT_STORAGE, "local-file-system")
+        document = client.read_block_document_by_name(name, slug)
     except ObjectNotFound:
         document = None
-    if document and document.data.get("basepath") == wanted.basepath:
-        return Change("block", RESULT_STORAGE, "unchanged")
-    wanted.save(RESULT_STORAGE, overwrite=True)
-    return Change("block", RESULT_STORAGE, "updated" if document else "created")
+    if document and type(wanted)(**document.data) == wanted:
+        return Change("block", name, "unchanged")
+    wanted.save(name, overwrite=True)
+    return Change("block", name, "updated" if document else "created")
+
+
+def _result_block(outputs: StackOutputs) -> Block:
+    folder = f"{outputs.artifact_store}/results"
+    if not folder.startswith("s3://"):
+        return LocalFileSystem(basepath=folder)
+    # Only here, because boto3 takes a second that a laptop's stack would wait for.
+    from prefect_aws import S3Bucket
+
+    bucket, _, prefix = folder.removeprefix("s3://").partition("/")
+    # Without credentials: on AWS a run has those of its role.
+    return S3Bucket(bucket_name=bucket, bucket_folder=prefix)
 
 
 def _variable(client: SyncPrefectClient, name: str, value: str) -> Change:
