@@ -76,10 +76,10 @@ bench: .venv/.laptop ## the taxi pipeline against the tutorial's own method (DAT
 format: .venv/.dev ## let ruff put the code in shape
 	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format .
 
-# dev holds all that laptop, flow and infra hold, so the smaller groups follow its versions
+# dev holds nearly all that these smaller groups hold, so they follow its versions
 lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions)
-	@for group in dev laptop flow infra policy emulator pictures; do \
-	  case $$group in laptop|flow|infra) pins="-c requirements/dev.txt";; *) pins="";; esac; \
+	@for group in dev laptop flow mlflow infra policy emulator pictures; do \
+	  case $$group in laptop|flow|mlflow|infra) pins="-c requirements/dev.txt";; *) pins="";; esac; \
 	  $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
 	    $(if $(UPGRADE),--upgrade) $$pins --group $$group -o requirements/$$group.txt || exit 1; done
 	@echo uv | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
