@@ -24,6 +24,12 @@ def test_a_field_that_nobody_knows_is_refused() -> None:
         StackOutputs.model_validate(LAPTOP.model_dump() | {"artefact_store": "/home/me"})
 
 
+@pytest.mark.parametrize("store", ["gs://bucket", "artifacts", ""])
+def test_a_store_that_is_neither_a_folder_nor_a_bucket_is_refused(store: str) -> None:
+    with pytest.raises(ValidationError, match="artifact_store"):
+        StackOutputs.model_validate(LAPTOP.model_dump() | {"artifact_store": store})
+
+
 def test_a_work_pool_name_that_breaks_ecs_families_is_refused() -> None:
     with pytest.raises(ValidationError, match="name"):
         ProcessWorkPool(name="my pool.v1")

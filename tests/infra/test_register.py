@@ -11,6 +11,7 @@ from prefect.filesystems import LocalFileSystem
 from prefect.utilities.schema_tools import validate
 from prefect.variables import Variable
 from prefect.workers.process import ProcessJobConfiguration
+from prefect_aws import AwsCredentials, S3Bucket
 
 from infra.outputs import ProcessWorkPool, StackOutputs
 from infra.register import RegisterError, main, register, summary
@@ -89,6 +90,34 @@ def test_results_are_kept_in_the_artifact_store(outputs: StackOutputs) -> None:
     assert block.basepath == f"{outputs.artifact_store}/results"
 
 
+def test_on_aws_results_are_kept_in_the_bucket_and_no_credential_in_prefect(
+    outputs: StackOutputs,
+) -> None:
+    on_aws = outputs.model_copy(update={"artifact_store": "s3://a-bucket/flows"})
+    assert results(on_aws)["trainyard-results"] in ("created", "updated")
+    block = S3Bucket.load("trainyard-results")
+    assert (block.bucket_name, block.bucket_folder) == ("a-bucket", "flows/results")
+    with get_client(sync_client=True) as client:
+        document = client.read_block_document_by_name("trainyard-results", "s3-bucket")
+        assert document.data["credentials"]["aws_secret_access_key"] is None
+        assert document.data["credentials"]["aws_access_key_id"] is None
+    assert results(on_aws)["trainyard-results"] == "unchanged"
+
+
+def test_credentials_that_somebody_put_into_the_result_storage_are_removed(
+    outputs: StackOutputs,
+) -> None:
+    on_aws = outputs.model_copy(update={"artifact_store": "s3://a-bucket/flows"})
+    register(on_aws)
+    S3Bucket(
+        bucket_name="a-bucket",
+        bucket_folder="flows/results",
+        credentials=AwsCredentials(aws_access_key_id="AK", aws_secret_access_key="SK"),  # noqa: S106
+    ).save("trainyard-results", overwrite=True)
+    assert results(on_aws)["trainyard-results"] == "updated"
+    assert S3Bucket.load("trainyard-results").credentials.aws_secret_access_key is None
+
+
 def test_a_run_gets_the_code_the_result_storage_and_its_own_variables(
     outputs: StackOutputs,
 ) -> None:
@@ -121,11 +150,6 @@ def test_a_pool_of_another_type_is_not_overwritten(outputs: StackOutputs) -> Non
     ).raise_for_status()
     with pytest.raises(RegisterError, match=r"type 'kubernetes'.*work-pool delete"):
         register(outputs)
-
-
-def test_a_store_that_a_process_pool_has_no_block_for_is_refused(outputs: StackOutputs) -> None:
-    with pytest.raises(RegisterError, match="s3://bucket"):
-        register(outputs.model_copy(update={"artifact_store": "s3://bucket/prefix"}))
 
 
 def test_a_server_that_refuses_is_quoted(outputs: StackOutputs) -> None:

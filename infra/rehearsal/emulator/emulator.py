@@ -321,6 +321,13 @@ def stop(self, *, timeout=None, _original=Container.stop):
     return _original(self, timeout=int(self.labels.get("stop-timeout", timeout or 5)))
 
 
+def describe_task_definition(data, _original=ecs._describe_task_definition):
+    found = ecs._task_defs.get(ecs._resolve_td_key(data.get("taskDefinition")))
+    if found:  # AWS says so of every definition, whether it was registered with it or not
+        found.setdefault("enableFaultInjection", False)
+    return _original(data)
+
+
 # repeated calls ---------------------------------------------------------------------------------------------------
 ANSWERS = {}  # an SDK's invocation id -> the answer to its first attempt, as soon as there is one
 KEPT_ANSWERS = 2000
@@ -400,6 +407,7 @@ def main():
         run_kwargs,
         stop,
     )
+    ecs._ACTION_MAP["DescribeTaskDefinition"] = describe_task_definition
     for name in (
         "_mark_task_pending",
         "_mark_task_activating",
