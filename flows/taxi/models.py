@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
-import skops.io
 import xgboost as xgb
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
@@ -91,6 +90,8 @@ def inference_time(
 
 def dumps(model: Pipeline | TripFeatures) -> bytes:
     """A model as bytes that hold no code (skops, not pickle)."""
+    import skops.io  # the slowest import of all: not every run's start waits for it
+
     return bytes(skops.io.dumps(model))
 
 
@@ -100,4 +101,6 @@ def loads(data: bytes, trusted: Sequence[str] = tuple(TRUSTED_TYPES)) -> Pipelin
     Raises:
         skops.io.exceptions.UntrustedTypesFoundException: it holds a class not in `trusted`.
     """
+    import skops.io
+
     return skops.io.loads(data, trusted=list(trusted))

@@ -44,7 +44,7 @@ from flows.platform.tracking import (
     open_experiment,
     tracked_run,
 )
-from flows.taxi import contract, models, plots, report
+from flows.taxi import contract, models, report
 from flows.taxi.features import FEATURE_NAMES, TripFeatures, model_input
 from flows.taxi.months import chosen_months
 from flows.taxi.report import Dataset, LoggedModel, PreparedMonth, StagedModel, TrainedModel
@@ -325,6 +325,8 @@ def find_best(experiment: Experiment, limits: Limits) -> Candidate:
 @task(task_run_name="log-{model.name}", **RETRIED, **PERSISTED)
 def log_model(experiment: Experiment, dataset: Dataset, model: TrainedModel) -> LoggedModel:
     """The model as one loadable pipeline, with its plots, in its run of the experiment."""
+    from flows.taxi import plots  # matplotlib: a run's start doesn't wait for it
+
     pipeline = models.loads(read(artifact_path(model.pipeline)))
     kept, course = (
         read_parquet(artifact_path(uri)) for uri in (dataset.valid.kept, dataset.valid.course)
