@@ -2,7 +2,10 @@
 
 - Task roles. A container's credentials are a session of its task definition's role, served at the address and by the variable
   that the SDKs accept (MiniStack gives every task the same made-up role, at an address that botocore refuses).
-- entryPoint, user, readonlyRootFilesystem, memory, initProcessEnabled, healthCheck and stopTimeout of a container are honoured.
+- entryPoint, user, readonlyRootFilesystem, memory, initProcessEnabled, dropped capabilities, healthCheck and stopTimeout of a container
+  are honoured. A task is described with its health, what was killed for its memory says so, and a service replaces what is unhealthy, and
+  waits for what isn't yet healthy.
+- A task that is stopped has stopped when its containers have, with their exit codes; its service starts another.
 - A service's task is found by the other containers under its Cloud Map name, from its start to its end.
 - ECS calls are authorized on the resources that AWS's service authorization reference names, with ecs:cluster, and iam:PassRole is checked
   on the roles that RunTask (its overrides', else its task definition's) and RegisterTaskDefinition pass, and ecs:TagResource on a task
@@ -18,11 +21,13 @@ It has to run in a container whose address on its network is 169.254.170.2, the 
 """
 
 import asyncio
+import contextlib
 import contextvars
 import json
 import time
 import uuid
 
+from docker.errors import APIError
 from docker.models.containers import Container
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
@@ -286,6 +291,7 @@ def run_kwargs(cdef, td, *rest, _original=ecs._build_run_kwargs):
         endpoint = ecs._get_docker().api.create_endpoint_config(aliases=names)
         kwargs["networking_config"] = {kwargs["network"]: endpoint}
     memory = cdef.get("memory") or td.get("memory")
+    linux = cdef.get("linuxParameters") or {}
     check = cdef.get("healthCheck")
     kwargs.update(
         {
@@ -296,7 +302,9 @@ def run_kwargs(cdef, td, *rest, _original=ecs._build_run_kwargs):
                 "read_only": cdef.get("readonlyRootFilesystem"),
                 "working_dir": cdef.get("workingDirectory"),
                 "mem_limit": f"{memory}m" if memory else None,
-                "init": (cdef.get("linuxParameters") or {}).get("initProcessEnabled"),
+                "memswap_limit": f"{memory}m" if memory else None,  # Fargate doesn't swap
+                "init": linux.get("initProcessEnabled"),
+                "cap_drop": (linux.get("capabilities") or {}).get("drop"),
                 "healthcheck": check
                 and {
                     "test": check["command"],
@@ -326,6 +334,71 @@ def describe_task_definition(data, _original=ecs._describe_task_definition):
     if found:  # AWS says so of every definition, whether it was registered with it or not
         found.setdefault("enableFaultInjection", False)
     return _original(data)
+
+
+def containers_of(task):
+    """A task's containers: as ECS describes them, and as Docker runs them."""
+    for described, docker_id in zip(task["containers"], list(task["_docker_ids"]), strict=False):
+        with contextlib.suppress(APIError):
+            yield described, ecs._get_docker().containers.get(docker_id)
+
+
+def look(task, docker_client=None, _original=ecs._maybe_mark_stopped):
+    health = set()
+    for described, container in containers_of(task):
+        state = container.attrs["State"]
+        if "Health" in state:
+            known = {"healthy": "HEALTHY", "unhealthy": "UNHEALTHY"}
+            described["healthStatus"] = known.get(state["Health"]["Status"], "UNKNOWN")
+            health.add(described["healthStatus"])
+    # The worst counts, as on ECS.
+    task["healthStatus"] = next(
+        (h for h in ("UNHEALTHY", "UNKNOWN", "HEALTHY") if h in health), "UNKNOWN"
+    )
+    if task["healthStatus"] == "UNHEALTHY" and task["group"].startswith("service:"):
+        reason, code = "Task failed container health checks", "ServiceSchedulerInitiated"
+        if ecs._mark_task_stopped(task["taskArn"], task, reason, code):
+            ecs._record_service_task_failure(task)
+            ecs._cleanup_task_resources(task, ecs._get_docker())
+        return None
+    return _original(task, docker_client)
+
+
+def healthy(svc_key, task, _original=ecs._record_service_task_healthy):
+    """A deployment goes on when its task is healthy, not only when it runs."""
+    definition = ecs._task_defs[ecs._resolve_td_key(task["taskDefinitionArn"])]
+    if any(c.get("healthCheck") for c in definition["containerDefinitions"]):
+        while task["healthStatus"] != "HEALTHY" and ecs._task_is_active(task["taskArn"], task):
+            time.sleep(0.1)
+    return _original(svc_key, task)
+
+
+def mark_stopped(
+    task_arn, task, reason, stop_code, exit_code=None, _original=ecs._mark_task_stopped
+):
+    by_call = stop_code in ("UserInitiated", "ServiceSchedulerInitiated")
+    if ecs._task_is_active(task_arn, task):
+        if by_call:
+            task["desiredStatus"] = "STOPPED"  # whoever watches the task leaves it alone meanwhile
+        for described, container in containers_of(task):
+            if container.attrs["State"]["OOMKilled"]:
+                described["reason"] = "OutOfMemoryError: Container killed due to memory usage"
+            if by_call:
+                with contextlib.suppress(APIError):  # another call has removed it
+                    container.stop()
+                    described["exitCode"] = container.wait()["StatusCode"]
+        task["desiredStatus"] = "RUNNING"
+    return _original(task_arn, task, reason, stop_code, exit_code)
+
+
+def dispatch(action, data, _original=ecs._dispatch_action):
+    answer = _original(action, data)
+    if action == "StopTask":  # the service of a task that someone stops starts another
+        cluster = ecs._resolve_cluster_name(data.get("cluster", "default"))
+        task = ecs._resolve_task(data["task"], cluster) or {}
+        service = task.get("group", "").removeprefix("service:")
+        ecs._reconcile_service_tasks(cluster, f"{cluster}/{service}")
+    return answer
 
 
 # repeated calls ---------------------------------------------------------------------------------------------------
@@ -401,12 +474,10 @@ def main():
     iam_actions.extract_resource_arn, iam_evaluator.enforce = resource_arn, enforce
     iam_evaluator._resolve_condition_key = condition_key
     app.app = once
-    ecs._register_metadata, imds.handle_request, ecs._build_run_kwargs, Container.stop = (
-        register_metadata,
-        metadata_request,
-        run_kwargs,
-        stop,
-    )
+    ecs._register_metadata, imds.handle_request = register_metadata, metadata_request
+    ecs._build_run_kwargs, Container.stop = run_kwargs, stop
+    ecs._maybe_mark_stopped, ecs._record_service_task_healthy = look, healthy
+    ecs._mark_task_stopped, ecs._dispatch_action = mark_stopped, dispatch
     ecs._ACTION_MAP["DescribeTaskDefinition"] = describe_task_definition
     for name in (
         "_mark_task_pending",
