@@ -59,7 +59,7 @@ ui: .venv/.laptop ## open a stack's private pages, MLflow and Prefect, through a
 check: lint types .venv/.dev ## lint, types and the fast tests: before each commit, under 90 s
 	@$(PY) -m pytest -q tests/unit
 
-test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra .venv-policy/.policy ## every test tier that this machine can run
+test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra .venv-policy/.policy .venv-checkov/.checkov ## every test tier that this machine can run
 	@$(PY) -m pytest
 
 lint: .venv/.dev ## style, import directions, prefect.yaml
@@ -78,7 +78,7 @@ format: .venv/.dev ## let ruff put the code in shape
 
 # dev holds nearly all that these smaller groups hold, so they follow its versions
 lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions)
-	@for group in dev laptop flow mlflow infra policy emulator pictures; do \
+	@for group in dev laptop flow mlflow infra policy emulator checkov pictures; do \
 	  case $$group in laptop|flow|mlflow|infra) pins="-c requirements/dev.txt";; *) pins="";; esac; \
 	  $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
 	    $(if $(UPGRADE),--upgrade) $$pins --group $$group -o requirements/$$group.txt || exit 1; done
@@ -90,7 +90,7 @@ pictures: .venv-pictures/.pictures ## take the README's pictures anew from the r
 
 clean: ## stop the stack and remove what make built and the stack wrote
 	@if [ -x $(PY) ]; then $(PY) -m infra.laptop down --quiet; fi
-	rm -rf .uv .venv .venv-emulator .venv-infra .venv-policy .venv-pictures .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .uv .venv .venv-checkov .venv-emulator .venv-infra .venv-policy .venv-pictures .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help: ## this list
 	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,6 +115,9 @@ $(UV): requirements/uv.txt
 
 .venv-emulator/.emulator: requirements/emulator.txt $(UV)
 	$(call environment,.venv-emulator,emulator)
+
+.venv-checkov/.checkov: requirements/checkov.txt $(UV)
+	$(call environment,.venv-checkov,checkov)
 
 # the environment that infra/Pulumi.yaml names: `pulumi` runs the program with it
 .venv-infra/.infra: requirements/infra.txt $(UV)

@@ -55,6 +55,9 @@ class Resource:
     dependencies: tuple[str, ...]
     custom: bool
     provider: str
+    id: str
+    outputs: Mapping[str, Any]
+    """What other resources may have read of it."""
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -199,6 +202,8 @@ class Recorder(mocks.MockMonitor):
                     dependencies=tuple(type_and_name(d) for d in request.dependencies),
                     custom=request.custom,
                     provider=request.provider,
+                    id=answer.id,
+                    outputs=rpc.deserialize_properties(answer.object),
                 )
             )
         return answer
