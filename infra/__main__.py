@@ -41,12 +41,21 @@ def main() -> None:
     if settings.kind == "account":
         outputs = account(settings, location, opts)
     else:
+        boundary = settings.permissions_boundary or location.boundary_arn
+        try:
+            aws.iam.get_policy(arn=boundary, opts=ask)
+        except Exception as error:
+            raise pulumi.RunError(
+                f"the policy that bounds this stack's roles can't be read: {boundary}. "
+                f"`make bootstrap` makes trainyard-boundary, once an account. ({error})"
+            ) from None
         zones = aws.get_availability_zones(state="available", opts=ask).names
         names = Names(settings.stack)
         noted = aws.ssm.get_parameters_by_path(path=names.parameters, opts=ask)
         found = dict(zip(noted.names, noted.values, strict=True))
         around = Surroundings(
             location=location,
+            boundary=boundary,
             zones=tuple(sorted(zones)),
             noted=json.loads(found.get(names.parameter(READY), NOTHING_DONE)),
         )

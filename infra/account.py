@@ -2,6 +2,7 @@
 
 from pulumi import Input, ResourceOptions
 
+from infra.components.boundary import Boundary, BoundaryArgs
 from infra.components.delivery_roles import DeliveryRoles, DeliveryRolesArgs
 from infra.components.image_registry import ImageRegistry, ImageRegistryArgs
 from infra.naming import Location, Names
@@ -14,6 +15,12 @@ def account(
     """Make the account's components; returns the stack's outputs."""
     names = Names(settings.stack)
     registry = ImageRegistry(names("images"), ImageRegistryArgs(durable=settings.durable), opts)
+    if not settings.permissions_boundary:
+        Boundary(
+            names("boundary"),
+            BoundaryArgs(location=location, source_prefixes=settings.source_prefixes),
+            opts,
+        )
     outputs: dict[str, Input[object]] = {
         "repositories": registry.urls,
         "region": location.region,
@@ -32,6 +39,7 @@ def account(
                 state_bucket=settings.state_bucket,
                 state_key_arn=settings.state_key_arn,
                 permissions_boundary=settings.permissions_boundary,
+                roles_boundary=settings.permissions_boundary or location.boundary_arn,
                 claims="oidc-repository-id" not in settings.leave_out,
             ),
             opts,

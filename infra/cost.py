@@ -162,10 +162,11 @@ def idle_cost(stack: Recording) -> list[Item]:
 
 
 IMAGE = f"sha256:{'0' * 64}"
+KEY_ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:trainyard-key-AbCdEf"
 CLOUD: dict[str, Any] = {
     "prefect": "cloud",
     "prefectApiUrl": "https://api.prefect.cloud/api/accounts/a/workspaces/w",
-    "prefectApiKeySecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:key-AbCdEf",
+    "prefectApiKeySecretArn": KEY_ARN,
 }
 
 

@@ -41,6 +41,8 @@ class Surroundings:
     """What is there before the stack, looked up once."""
 
     location: Location
+    boundary: str
+    """The policy that bounds every role of the stack."""
     zones: tuple[str, ...]
     """Names of the region's availability zones."""
     noted: dict[str, object]
@@ -67,7 +69,7 @@ def environment(
         location=around.location,
         architecture=settings.cpu_architecture,
         log_days=settings.log_retention_days,
-        permissions_boundary=settings.permissions_boundary,
+        permissions_boundary=around.boundary,
         image_account=settings.image_account_id,
     )
 
@@ -383,7 +385,7 @@ def place(
             interface_endpoints=settings.interface_endpoints,
             flow_log_group=names.log_group("network"),
             flow_log_days=settings.log_retention_days if sizes.flow_logs else None,
-            permissions_boundary=settings.permissions_boundary,
+            permissions_boundary=around.boundary,
         ),
         opts,
     ).placement

@@ -154,6 +154,24 @@ def use_prefix(bucket_arn: Input[str], prefix: str) -> tuple[Statement, ...]:
     )
 
 
+def read_sources(location: Location, prefixes: Sequence[str]) -> list[Statement]:
+    """Read prefixes of other buckets, `s3://bucket/prefix/`, and list nothing beside them."""
+    statements = []
+    for i, source in enumerate(prefixes):
+        bucket, _, prefix = source.removeprefix("s3://").partition("/")
+        arn = location.bucket_arn(bucket)
+        statements += [
+            allow(f"ReadSource{i}", "s3:GetObject", on=[f"{arn}/{prefix}*"]),
+            allow(
+                f"ListSource{i}",
+                "s3:ListBucket",
+                on=[arn],
+                when={"StringLike": {"s3:prefix": [f"{prefix}*"]}},
+            ),
+        ]
+    return statements
+
+
 def use_key(key_arn: Input[str]) -> Statement:
     """Use a key for what S3 encrypts with it."""
     return allow("UseKey", "kms:Decrypt", "kms:GenerateDataKey", on=[key_arn])

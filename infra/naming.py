@@ -10,6 +10,10 @@ from dataclasses import dataclass
 REPOSITORIES = ("flow", "worker", "mlflow")
 BUILD_CACHE = "buildcache"
 STACK_TAG = "trainyard-stack"
+# What starts so belongs to Trainyard's stacks; nothing else is touched.
+OWN = "trainyard-*"
+# The policy that bounds every role of the stacks (infra/components/boundary.py).
+BOUNDARY = "trainyard-boundary"
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,11 @@ class Location:
     def bucket_arn(self, name: str) -> str:
         """A bucket's ARN, from its name."""
         return self.global_arn("s3", name, account="")
+
+    @property
+    def boundary_arn(self) -> str:
+        """The boundary that the account's stack makes."""
+        return self.global_arn("iam", f"policy/{BOUNDARY}")
 
     def registry(self, account: str = "") -> str:
         """The host of an account's image registry."""

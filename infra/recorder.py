@@ -154,6 +154,7 @@ class Cloud(mocks.Mocks):
             return {"randomPassword": made}
         return {
             "getPartition": {"partition": "aws"},
+            "getPolicy": {"arn": args.args.get("arn")},
             "getCallerIdentity": {"accountId": ACCOUNT},
             "getAvailabilityZones": {"names": [f"{REGION}{zone}" for zone in "cab"]},
         }[called]

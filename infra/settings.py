@@ -147,7 +147,7 @@ class Settings(BaseModel):
     )
     permissions_boundary: str = setting(
         "",
-        "A policy that bounds every role the stack creates.",
+        "A policy of yours to bound every role, in place of `trainyard-boundary`; in every stack.",
         "the ARN of an IAM policy",
         pattern=r"^$|" + r"^arn:aws[a-z-]*:iam::(\d{12}|aws):policy/[\w+=,.@/-]+$",
     )
@@ -270,7 +270,9 @@ class Settings(BaseModel):
         pattern=r"^$|^https?://[^\s/]+(/\S*)?$",
     )
     source_prefixes: tuple[SourcePrefix, ...] = setting(
-        (), "Where flows may read beside the stack's own bucket.", "s3://bucket/prefix/, without *"
+        (),
+        "Where flows may read beside the stack's own bucket. The account's stack has to allow it.",
+        "s3://bucket/prefix/, without *",
     )
     image_account_id: str = setting(
         "",
@@ -436,6 +438,15 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
             and s.permissions_boundary.split(":")[4] not in (s.account_id, "aws")
         ),
         "the account of permissionsBoundary",
+    ),
+    Contradiction(
+        ("prefectApiKeySecretArn", "permissionsBoundary"),
+        lambda s: (
+            bool(s.prefect_api_key_secret_arn)
+            and not s.permissions_boundary
+            and ":secret:trainyard-" not in s.prefect_api_key_secret_arn
+        ),
+        "of a secret named trainyard-...: the boundary lets tasks read no other",
     ),
 )
 

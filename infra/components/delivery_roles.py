@@ -10,12 +10,10 @@ import pulumi_aws as aws
 from pulumi import Input, Output, ResourceOptions
 
 from infra import iam
-from infra.naming import Location
+from infra.naming import OWN, Location
 
 ISSUER = "token.actions.githubusercontent.com"
 PREVIEW_ENVIRONMENT = "preview"
-# What starts with these belongs to Trainyard's stacks; nothing else is touched.
-OWN = "trainyard-*"
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,9 @@ class DeliveryRolesArgs:
     state_bucket: str
     state_key_arn: str
     permissions_boundary: str
+    """On these two roles, where an organization asks for one; they aren't bounded otherwise."""
+    roles_boundary: str
+    """On every role that the deploy role makes."""
     claims: bool = True
     """Trust the token's `repository_id` too. (An emulator may know its subject only.)"""
 
@@ -59,7 +60,7 @@ class DeliveryRoles(pulumi.ComponentResource):
             {
                 "manage": manage(args),
                 "network": manage_network(args.location),
-                "roles": manage_roles(args),
+                "roles": manage_roles(args, f"{name}-*"),
                 "state": use_state(args, write=True),
                 "images": push_images(args.location),
                 "read": [read_for_plans()],
@@ -464,25 +465,36 @@ def manage_network(location: Location) -> list[iam.Statement]:
     ]
 
 
-def manage_roles(args: DeliveryRolesArgs) -> list[iam.Statement]:
-    """The stacks' roles. With a permissions boundary, none can be made that reaches beyond it."""
+def manage_roles(args: DeliveryRolesArgs, delivery_roles: str) -> list[iam.Statement]:
+    """The stacks' roles: made, and given policies, with the boundary on them and not otherwise.
+
+    Neither the boundary nor the delivery roles can be changed by who deploys.
+    """
     roles = [args.location.global_arn("iam", f"role/{OWN}")]
-    bounded = (
-        {"StringEquals": {"iam:PermissionsBoundary": args.permissions_boundary}}
-        if args.permissions_boundary
-        else None
-    )
     return [
-        iam.allow("CreateRoles", "iam:CreateRole", "iam:PutRolePolicy", on=roles, when=bounded),
+        iam.allow(
+            "BoundedRoles",
+            "iam:CreateRole",
+            "iam:DeleteRolePolicy",
+            "iam:PutRolePermissionsBoundary",
+            "iam:PutRolePolicy",
+            on=roles,
+            when={"StringEquals": {"iam:PermissionsBoundary": args.roles_boundary}},
+        ),
         iam.allow(
             "ChangeRoles",
             "iam:DeleteRole",
-            "iam:DeleteRolePolicy",
             "iam:TagRole",
             "iam:UntagRole",
             "iam:UpdateAssumeRolePolicy",
             "iam:UpdateRoleDescription",
             on=roles,
+        ),
+        iam.Statement(
+            "LeaveDeliveryAlone",
+            "Deny",
+            ("iam:*",),
+            (args.location.global_arn("iam", f"role/{delivery_roles}"),),
         ),
         iam.allow(
             "PassRoles",

@@ -206,7 +206,7 @@ def task_role(
     role = aws.iam.Role(
         name,
         assume_role_policy=iam.trusted_service("ecs-tasks.amazonaws.com", platform.location),
-        permissions_boundary=platform.permissions_boundary or None,
+        permissions_boundary=platform.permissions_boundary,
         opts=inside,
     )
     if not rights:

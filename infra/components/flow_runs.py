@@ -57,7 +57,7 @@ class FlowRuns(pulumi.ComponentResource):
         rights = [*iam.use_prefix(args.bucket_arn, FLOWS)]
         if args.key_arn is not None:
             rights.append(iam.use_key(args.key_arn))
-        rights += read_sources(args)
+        rights += iam.read_sources(platform.location, args.source_prefixes)
         execution, _ = task_role(f"{name}-execution", platform, start, self)
         task, _ = task_role(f"{name}-task", platform, rights, self)
         group = task_security_group(f"{name}-access", args.placement.vpc_id, "Flow runs", inside)
@@ -65,21 +65,3 @@ class FlowRuns(pulumi.ComponentResource):
         self.security_group_id = group.id
         self.log_group_name, self.log_group_arn = logs.name, logs.arn
         self.register_outputs({"task_role_arn": self.task_role_arn})
-
-
-def read_sources(args: FlowRunsArgs) -> list[iam.Statement]:
-    """Read the source prefixes that the settings name, and list nothing beside them."""
-    location, statements = args.platform.location, []
-    for i, source in enumerate(args.source_prefixes):
-        bucket, _, prefix = source.removeprefix("s3://").partition("/")
-        arn = location.bucket_arn(bucket)
-        statements += [
-            iam.allow(f"ReadSource{i}", "s3:GetObject", on=[f"{arn}/{prefix}*"]),
-            iam.allow(
-                f"ListSource{i}",
-                "s3:ListBucket",
-                on=[arn],
-                when={"StringLike": {"s3:prefix": [f"{prefix}*"]}},
-            ),
-        ]
-    return statements

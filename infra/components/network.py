@@ -40,7 +40,7 @@ class NetworkArgs:
     flow_log_group: str
     flow_log_days: int | None
     """None: no flow logs."""
-    permissions_boundary: str = ""
+    permissions_boundary: str
 
 
 def subnet_cidrs(cidr: str, zones: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -219,7 +219,7 @@ class Network(pulumi.ComponentResource):
         role = aws.iam.Role(
             f"{name}-flow-logs",
             assume_role_policy=iam.trusted_service("vpc-flow-logs.amazonaws.com", args.location),
-            permissions_boundary=args.permissions_boundary or None,
+            permissions_boundary=args.permissions_boundary,
             opts=inside,
         )
         policy = aws.iam.RolePolicy(

@@ -32,18 +32,43 @@ def client(url: str, service: str, **credentials: str) -> Any:
     return boto3.client(service, endpoint_url=url, region_name="us-east-1", **given)
 
 
+SOURCES = ["s3://lake/taxi/"]
+# Who may take a role is another test's subject; here root may.
+ROOT = {"Principal": {"AWS": f"arn:aws:iam::{HERE}:root"}, "Action": "sts:AssumeRole"}
+TRUST = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **ROOT}]})
+
+
 @pytest.fixture(scope="module")
-def roles(url: str) -> Roles:
+def account() -> Recording:
+    """The account's stack."""
+    return run("account", **GITHUB, sourcePrefixes=SOURCES, leaveOut=["oidc-repository-id"])
+
+
+@pytest.fixture(scope="module")
+def boundary(url: str, account: Recording) -> str:
+    """The boundary that the account's stack makes; its ARN."""
+    policy = account.one("iam/policy:Policy", "boundary-policy")
+    made = client(url, "iam").create_policy(
+        PolicyName=policy.plain["name"], PolicyDocument=here(policy.document("policy"))
+    )
+    return str(made["Policy"]["Arn"])
+
+
+@pytest.fixture(scope="module")
+def roles(url: str, boundary: str) -> Roles:
     """Every role of an environment with the policies that the program gives it; its clients."""
-    stack = run(noted=READY, sourcePrefixes=["s3://lake/taxi/"], **IMAGES)
+    stack = run(noted=READY, sourcePrefixes=SOURCES, **IMAGES)
     iam, sts = client(url, "iam"), client(url, "sts")
-    # Who may take a role is another test's subject; here root may.
-    root = {"Principal": {"AWS": f"arn:aws:iam::{HERE}:root"}, "Action": "sts:AssumeRole"}
-    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **root}]}
     found: Roles = {}
-    iam.create_role(RoleName="admin", AssumeRolePolicyDocument=json.dumps(trust))
+    iam.create_role(RoleName="admin", AssumeRolePolicyDocument=TRUST)
     for role in stack.of("iam/role:Role"):
-        iam.create_role(RoleName=f"{role.name}-0123456", AssumeRolePolicyDocument=json.dumps(trust))
+        bound = role.plain["permissionsBoundary"].replace(ACCOUNT, HERE)
+        assert bound == boundary
+        iam.create_role(
+            RoleName=f"{role.name}-0123456",
+            AssumeRolePolicyDocument=TRUST,
+            PermissionsBoundary=bound,
+        )
     for policy in stack.of("iam/rolePolicy:RolePolicy"):
         name = f"{policy.name}-0123456"
         iam.put_role_policy(
@@ -241,19 +266,18 @@ def test_denied(roles: Roles, what: str) -> None:
 
 # --- GitHub ---------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
-def github(url: str) -> dict[str, str]:
+def github(url: str, account: Recording) -> dict[str, str]:
     """The account's delivery roles, as the program trusts and allows them; their ARNs."""
-    stack: Recording = run("account", **GITHUB, leaveOut=["oidc-repository-id"])
     iam = client(url, "iam")
     iam.create_open_id_connect_provider(
         Url="https://token.actions.githubusercontent.com", ClientIDList=["sts.amazonaws.com"]
     )
     found = {}
-    for role in stack.of("iam/role:Role"):
+    for role in account.of("iam/role:Role"):
         iam.create_role(
             RoleName=role.name, AssumeRolePolicyDocument=here(role.document("assumeRolePolicy"))
         )
-        for policy in stack.of("iam/policy:Policy"):
+        for policy in account.of("iam/policy:Policy"):
             if policy.name.startswith(role.name):
                 iam.put_role_policy(
                     RoleName=role.name,
@@ -338,3 +362,129 @@ def test_a_preview_may_not(url: str, github: dict[str, str], roles: Roles, what:
 def test_a_deployment_may_not(url: str, github: dict[str, str], roles: Roles, what: str) -> None:
     deploy = github_session(url, github["deploy"], "repo:acme@11/rides@22:environment:prod")
     assert refused(lambda: DEPLOYMENT_MAY_NOT[what](deploy))
+
+
+# --- the boundary ---------------------------------------------------------------------------------
+NEW, BARE = "trainyard-dev-new-0123456", "trainyard-dev-bare-0123456"
+OTHERS = f"arn:aws:iam::{HERE}:policy/generous"
+DELIVERY = "trainyard-account-github-deploy"
+EVERYTHING = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
+    }
+)
+
+
+def make(name: str, **bound: str) -> Call:
+    return lambda c: c("iam").create_role(
+        RoleName=name, AssumeRolePolicyDocument=TRUST, Description="x", **bound
+    )
+
+
+def on(role: str, call: str, **arguments: str) -> Call:
+    return lambda c: getattr(c("iam"), call)(RoleName=role, **arguments)
+
+
+def policy(call: str, **arguments: Any) -> Call:
+    arn = f"arn:aws:iam::{HERE}:policy/trainyard-boundary"
+    return lambda c: getattr(c("iam"), call)(PolicyArn=arn, **arguments)
+
+
+@pytest.fixture(scope="module")
+def deploy(url: str, github: dict[str, str], boundary: str) -> Callable[[str], Any]:
+    """The deploy role's clients, beside a role that it made and one without a boundary."""
+    root, clients = (
+        client(url, "iam"),
+        github_session(url, github["deploy"], "repo:acme@11/rides@22:environment:prod"),
+    )
+    make(NEW, PermissionsBoundary=boundary)(clients)
+    root.create_role(RoleName=BARE, AssumeRolePolicyDocument=TRUST)
+    root.create_policy(PolicyName="generous", PolicyDocument=EVERYTHING)
+    return clients
+
+
+MIGHTY = {"PolicyName": "all", "PolicyDocument": EVERYTHING}
+GENEROUS = {"PolicyArn": OTHERS}
+ESCALATIONS: dict[str, Call] = {
+    "makes a role without a boundary": make("trainyard-dev-x"),
+    "makes a role with another boundary": make("trainyard-dev-x", PermissionsBoundary=OTHERS),
+    "gives a policy to a role without a boundary": on(BARE, "put_role_policy", **MIGHTY),
+    "gives a policy to itself": on(DELIVERY, "put_role_policy", **MIGHTY),
+    "attaches a policy to itself": on(DELIVERY, "attach_role_policy", **GENEROUS),
+    "changes who may take it": on(DELIVERY, "update_assume_role_policy", PolicyDocument=TRUST),
+    "removes the role that previews": on("trainyard-account-github-preview", "delete_role"),
+    "puts itself under the boundary": on(
+        DELIVERY,
+        "put_role_permissions_boundary",
+        PermissionsBoundary=f"arn:aws:iam::{HERE}:policy/trainyard-boundary",
+    ),
+    "takes the boundary off": on(NEW, "delete_role_permissions_boundary"),
+    "widens a role's boundary": on(
+        NEW, "put_role_permissions_boundary", PermissionsBoundary=OTHERS
+    ),
+    "removes the boundary": policy("delete_policy"),
+    "rewrites the boundary": policy(
+        "create_policy_version", PolicyDocument=EVERYTHING, SetAsDefault=True
+    ),
+    "goes back to an older boundary": policy("set_default_policy_version", VersionId="v1"),
+    "removes a version of the boundary": policy("delete_policy_version", VersionId="v2"),
+    "makes a policy": lambda c: c("iam").create_policy(
+        PolicyName="trainyard-all", PolicyDocument=EVERYTHING
+    ),
+    "makes a user": lambda c: c("iam").create_user(UserName="trainyard-x"),
+}
+
+
+@pytest.mark.parametrize("what", ESCALATIONS)
+def test_a_deployment_that_escalates_is_refused(deploy: Callable[[str], Any], what: str) -> None:
+    assert refused(lambda: ESCALATIONS[what](deploy))
+
+
+def test_a_deployment_puts_the_boundary_back(
+    url: str, deploy: Callable[[str], Any], boundary: str
+) -> None:
+    client(url, "iam").create_role(RoleName="trainyard-dev-lost", AssumeRolePolicyDocument=TRUST)
+    on("trainyard-dev-lost", "put_role_permissions_boundary", PermissionsBoundary=boundary)(deploy)
+    on("trainyard-dev-lost", "put_role_policy", **MIGHTY)(deploy)
+
+
+BEYOND: dict[str, Call] = {
+    "makes a role": make("trainyard-dev-y"),
+    "reads another bucket": get("other", "x"),
+    "reads beside the sources": get("lake", "payroll/x"),
+    "writes a source": put("lake", "taxi/x"),
+    "reads another's secret": secret("payroll-0123456"),
+    "opens Pulumi's state": lambda c: c("kms").decrypt(
+        CiphertextBlob=b"x", KeyId=f"arn:aws:kms:us-east-1:{HERE}:key/0a"
+    ),
+    "takes its boundary off": on(NEW, "delete_role_permissions_boundary"),
+    "closes the account": lambda c: c("organizations").leave_organization(),
+}
+
+
+@pytest.fixture(scope="module")
+def mighty(url: str, roles: Roles, deploy: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The clients of a bounded role that has been given everything, twice."""
+    on(NEW, "put_role_policy", **MIGHTY)(deploy)
+    client(url, "iam").attach_role_policy(
+        RoleName=NEW, PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess"
+    )
+    given = client(url, "sts").assume_role(
+        RoleArn=f"arn:aws:iam::{HERE}:role/{NEW}", RoleSessionName="test"
+    )
+    return credentials_of(url, given["Credentials"])
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_an_administrator_under_the_boundary_is_none(
+    mighty: Callable[[str], Any], what: str
+) -> None:
+    assert refused(lambda: BEYOND[what](mighty))
+
+
+def test_an_administrator_under_the_boundary_reaches_the_stacks_own(
+    mighty: Callable[[str], Any],
+) -> None:
+    assert not refused(lambda: put(BUCKET, "flows/x")(mighty))
+    assert not refused(lambda: get("lake", "taxi/2023-01.parquet")(mighty))

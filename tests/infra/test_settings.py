@@ -15,7 +15,7 @@ from infra import settings as code
 from infra.settings import CONTRADICTIONS, SettingsError, parse
 
 INFRA = Path(code.__file__).parent
-KEY_ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:prefect-AbCdEf"
+KEY_ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:trainyard-prefect-AbCdEf"
 URL = "https://api.prefect.cloud/api/accounts/a/workspaces/w"
 
 
@@ -160,6 +160,14 @@ CONTRADICTORY: list[tuple[str, dict[str, Any]]] = [
         {
             "accountId": "123456789012",
             "permissionsBoundary": "arn:aws:iam::999999999999:policy/bound",
+        },
+    ),
+    (
+        "prefectApiKeySecretArn",
+        {
+            "prefect": "cloud",
+            "prefectApiUrl": URL,
+            "prefectApiKeySecretArn": KEY_ARN.replace("trainyard-", ""),
         },
     ),
 ]

@@ -3,6 +3,7 @@ change.
 """
 
 import json
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
@@ -17,7 +18,7 @@ from infra.recorder import Recording, bare
 from tests.infra.invariants import RULES, Rule, broken
 
 DIGEST = f"registry.example/trainyard/flow@sha256:{'a' * 64}"
-KEY_ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:prefect-AbCdEf"
+KEY_ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:trainyard-prefect-AbCdEf"
 CLOUD: dict[str, Any] = {
     "prefect": "cloud",
     "prefectApiUrl": "https://api.prefect.cloud/api/accounts/a/workspaces/w",
@@ -244,14 +245,60 @@ def test_policies_fit_into_iam() -> None:
             assert len(document) <= 6144, policy.name
 
 
-def test_a_boundary_is_on_every_role() -> None:
+def test_every_role_of_an_environment_has_the_accounts_boundary() -> None:
+    (boundary,) = [
+        p.plain["name"] for p in stack("account").of("iam/policy:Policy") if "boundary" in p.name
+    ]
+    for name in STACKS.keys() - {"account"}:
+        bounds = {role.plain["permissionsBoundary"] for role in stack(name).of("Role")}
+        assert bounds == {f"arn:aws:iam::123456789012:policy/{boundary}"}, name
+
+
+@pytest.mark.parametrize("name", STACKS.keys() - {"account"})
+def test_the_boundary_reaches_as_far_as_every_roles_own_policy(name: str) -> None:
+    sources = ["s3://lake/taxi/"]
+    account = recorder.run(**STACKS["account"], sourcePrefixes=sources)
+    boundary = account.one("iam/policy:Policy", "boundary-policy").document("policy")["Statement"]
+    made = recorder.run(**{**STACKS[name], "sourcePrefixes": sources})
+    outside = [
+        (policy.name, action, resource)
+        for policy in made.of("RolePolicy")
+        for statement in policy.document("policy")["Statement"]
+        for action in statement["Action"]
+        for resource in statement["Resource"]
+        if not any(
+            any(fnmatchcase(action, a) for a in most["Action"])
+            and any(fnmatchcase(resource, r) for r in most["Resource"])
+            for most in boundary
+        )
+    ]
+    assert outside == []
+
+
+def test_a_boundary_of_ones_own_is_on_every_role_and_replaces_the_accounts() -> None:
     boundary = "arn:aws:iam::123456789012:policy/bound"
     configs: list[dict[str, Any]] = [{"profile": "standard"}, {"stack": "account", **GITHUB}]
     for config in configs:
         made = recorder.run(**config, permissionsBoundary=boundary)
         roles = made.of("Role")
         assert roles
+        assert not [p for p in made.of("iam/policy:Policy") if "boundary" in p.name]
         assert {role.plain["permissionsBoundary"] for role in roles} == {boundary}
+
+
+def test_an_account_without_the_boundary_is_told_what_makes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = recorder.Cloud.call
+
+    def call(self: recorder.Cloud, args: Any) -> Any:
+        if args.token.endswith("getPolicy"):
+            return {}, [("arn", "NoSuchEntity")]
+        return answer(self, args)
+
+    monkeypatch.setattr(recorder.Cloud, "call", call)
+    with pytest.raises(Exception, match=r"policy/trainyard-boundary\. `make bootstrap` .*NoSuch"):
+        recorder.run()
 
 
 def test_wrong_settings_stop_the_program_with_all_that_is_wrong() -> None:

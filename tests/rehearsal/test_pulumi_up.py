@@ -123,7 +123,9 @@ def rehearsed(request: pytest.FixtureRequest, emulator: Session, image: str) -> 
     root = boto3.Session("test", "test", region_name="us-east-1")
     mode: dict[str, Any] = {**MODES[request.param], "durable": False}
     if mode["prefect"] == "cloud":
-        secret = root.client("secretsmanager").create_secret(Name="key", SecretString="pnu_x")
+        secret = root.client("secretsmanager").create_secret(
+            Name="trainyard-key", SecretString="pnu_x"
+        )
         mode["prefectApiKeySecretArn"] = secret["ARN"]
     images = {"flowImage": image, "workerImage": image, "mlflowImage": image}
     environment = emulator.begin(**mode, **images)

@@ -10,6 +10,7 @@
 - ECS calls are authorized on the resources that AWS's service authorization reference names, with ecs:cluster, and iam:PassRole is checked
   on the roles that RunTask (its overrides', else its task definition's) and RegisterTaskDefinition pass, and ecs:TagResource on a task
   started with tags (MiniStack asks for the cluster, and never for PassRole).
+- iam:PermissionsBoundary is known of the calls that make, change and bound roles.
 - Requests count as made by TLS, and budgets are authorized by the actions that AWS has for them.
 - Parameters by path, database groups, budgets, alarms, dashboards and rules are authorized by their names.
 - A call takes effect once, however often the SDK sends it: CreateVpc and others know no client token, and an answer that is lost with
@@ -164,6 +165,12 @@ def named(service, given, query):
     return None
 
 
+def boundary_of(query):
+    """What iam:PermissionsBoundary says of a call: the boundary that it sets, else the one that its role has."""
+    role = iam._roles.get(iam_actions._query_param(query, "RoleName")) or {}
+    return iam_actions._query_param(query, "PermissionsBoundary") or role.get("PermissionsBoundary")
+
+
 def resource_arn(
     service, method, path, headers, body, query, *rest, _original=iam_actions.extract_resource_arn
 ):
@@ -172,6 +179,8 @@ def resource_arn(
         given = json.loads(body or b"{}")
     except ValueError:
         given = {}
+    if service == "iam":
+        CALL.set({"boundary": boundary_of(query)})
     if service != "ecs":
         found = _original(service, method, path, headers, body, query, *rest)
         if found == "*" or (service == "events" and "Rule" in given):
@@ -246,6 +255,8 @@ def enforce(
     service_context = dict(service_context or {})
     if service == "ecs" and call:
         service_context["ecs:cluster"] = call["cluster"]
+    if service == "iam" and call.get("boundary"):
+        service_context["iam:PermissionsBoundary"] = call["boundary"]
     denied = _original(
         access_key, action, service, region, *args, service_context=service_context, **kwargs
     )
