@@ -1,8 +1,7 @@
 """A recorded stack as the JSON of a Terraform plan, which scanners read; they don't read Pulumi.
 
 A scanner finds nothing wrong with what it can't see, so types, lists and objects that have no name
-here stop the conversion. The names of single values need no table: Terraform's are Pulumi's with
-underscores.
+here stop the conversion. Single values of the types below are Pulumi's with underscores.
 """
 
 import re
@@ -131,23 +130,19 @@ BLOCKS = (
 
 def plan(stack: Recording) -> dict[str, Any]:
     """The plan that would make a stack's resources."""
-    made = {
-        f"{r.type} {r.name}": r
-        for r in stack.resources
-        if r.custom and not r.type.startswith("pulumi:")
-    }
+    made = [r for r in stack.resources if r.custom and not r.type.startswith("pulumi:")]
+    named = {f"{r.type} {r.name}": r for r in made}
     resources = []
-    for resource in made.values():
-        kind = terraform_type(resource)
+    for resource in made:
         known: dict[str, str] = {}
         for dependency in resource.dependencies:
-            if dependency in made:
-                known |= references(made[dependency])
+            if dependency in named:
+                known |= references(named[dependency])
         resources.append(
             {
                 "address": address(resource),
                 "mode": "managed",
-                "type": kind,
+                "type": terraform_type(resource),
                 "name": resource.name,
                 "values": block(resource.plain, known, resource.type),
             }
