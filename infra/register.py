@@ -4,6 +4,7 @@
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Literal
 
 import httpx
 from prefect.blocks.core import Block
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import (
     GlobalConcurrencyLimitCreate,
@@ -21,6 +23,7 @@ from prefect.client.schemas.actions import (
     WorkPoolCreate,
     WorkPoolUpdate,
 )
+from prefect.client.schemas.objects import BlockDocument
 from prefect.exceptions import ObjectNotFound
 from prefect.filesystems import LocalFileSystem
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -28,8 +31,13 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from infra.automations import automations
 from infra.job_templates import base_job_template, result_block
 from infra.outputs import StackOutputs
+
+# Who hears of runs that die: a webhook that takes JSON as Slack does. Its address is a secret.
+WEBHOOK = "TRAINYARD_NOTIFY_WEBHOOK"
+NOTIFICATIONS = "custom-webhook/trainyard-notifications"
 
 # How many runs may use something at once, over all deployments.
 CONCURRENCY_LIMITS = {
@@ -48,7 +56,7 @@ class Change:
 
     kind: str
     name: str
-    result: Literal["created", "updated", "unchanged"]
+    result: Literal["created", "updated", "removed", "unchanged", "not set"]
 
 
 def register(outputs: StackOutputs) -> list[Change]:
@@ -62,11 +70,13 @@ def register(outputs: StackOutputs) -> list[Change]:
             with get_client(sync_client=True) as client:
                 return list(_changes(client, outputs))
         except httpx.HTTPStatusError as error:
+            # Prefect repeats what it was sent.
+            said = error.response.text.replace(os.environ.get(WEBHOOK) or " ", " ")
             raise RegisterError(
                 f"Prefect at {outputs.prefect_api_url} refuses"
                 f" {error.request.method} {error.request.url.path}:"
-                f" {error.response.status_code} {error.response.text[:500]}"
-            ) from error
+                f" {error.response.status_code} {said[:500]}"
+            ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RegisterError(
                 f"no Prefect server answers at {outputs.prefect_api_url}"
@@ -78,32 +88,73 @@ def summary(changes: list[Change]) -> str:
     """Say in a few words what changed."""
     counts = {
         result: sum(change.result == result for change in changes)
-        for result in ("created", "updated")
+        for result in ("created", "updated", "removed")
     }
     return ", ".join(f"{n} {result}" for result, n in counts.items() if n) or "nothing to change"
 
 
 def _changes(client: SyncPrefectClient, outputs: StackOutputs) -> Iterator[Change]:
     # The pool comes last: once it is there, a worker takes runs, and they need the rest.
-    yield _result_storage(client, outputs)
+    yield _block(client, result_block(outputs), _result_block(outputs))
     yield _variable(client, "trainyard_artifact_store", outputs.artifact_store)
     yield _variable(client, "trainyard_tracking_uri", outputs.tracking_uri)
     for name, limit in CONCURRENCY_LIMITS.items():
         yield _concurrency_limit(client, name, limit)
+    yield _notifications(client)
+    yield from _automations(client, outputs.work_pool.name)
     yield _work_pool(client, outputs)
 
 
-def _result_storage(client: SyncPrefectClient, outputs: StackOutputs) -> Change:
-    wanted = _result_block(outputs)
-    slug, name = result_block(outputs).split("/")
-    try:
-        document = client.read_block_document_by_name(name, slug)
-    except ObjectNotFound:
-        document = None
+def _block(client: SyncPrefectClient, block: str, wanted: Block) -> Change:
+    document, name = _document(client, block), block.split("/")[1]
     if document and type(wanted)(**document.data) == wanted:
         return Change("block", name, "unchanged")
     wanted.save(name, overwrite=True)
     return Change("block", name, "updated" if document else "created")
+
+
+def _document(client: SyncPrefectClient, block: str) -> BlockDocument | None:
+    slug, name = block.split("/")
+    try:
+        return client.read_block_document_by_name(name, slug)
+    except ObjectNotFound:
+        return None
+
+
+def _notifications(client: SyncPrefectClient) -> Change:
+    url = os.environ.get(WEBHOOK)
+    if not url:
+        # One that an earlier register or somebody by hand has made goes on being used.
+        there = _document(client, NOTIFICATIONS)
+        return Change("notifications", WEBHOOK, "unchanged" if there else "not set")
+    wanted = CustomWebhookNotificationBlock.model_validate(
+        {
+            "name": "Trainyard",
+            "url": "{{url}}",
+            "json_data": {"text": "{{body}}"},  # as Slack takes it, and most others
+            "secrets": {"url": url},
+        }
+    )
+    return _block(client, NOTIFICATIONS, wanted)
+
+
+def _automations(client: SyncPrefectClient, work_pool: str) -> Iterator[Change]:
+    owner = f"trainyard.work-pool.{work_pool}"
+    owned = {each.name: each for each in client.read_resource_related_automations(owner)}
+    notifications = _document(client, NOTIFICATIONS)
+    for wanted in automations(work_pool, notifications.id if notifications else None):
+        existing = owned.pop(wanted.name, None)
+        if existing is None:
+            client.create_automation(wanted.model_copy(update={"owner_resource": owner}))
+            yield Change("automation", wanted.name, "created")
+        elif existing.model_dump(exclude={"id"}) == wanted.model_dump():
+            yield Change("automation", wanted.name, "unchanged")
+        else:
+            client.update_automation(existing.id, wanted)
+            yield Change("automation", wanted.name, "updated")
+    for name, gone in owned.items():
+        client.delete_automation(gone.id)
+        yield Change("automation", name, "removed")
 
 
 def _result_block(outputs: StackOutputs) -> Block:

@@ -1,0 +1,133 @@
+"""What Prefect's server does by itself when a run of a work pool dies.
+
+A run that goes silent, or waits too long for its machine, becomes Crashed. A crashed run is
+scheduled again, as the same run: what its tasks have finished comes from the result storage. The
+run itself counts its starts, and that bounds how often.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from prefect.events.schemas.automations import AutomationCore
+
+# Seconds; four heartbeats (infra/job_templates.py), of which three may be lost.
+SILENCE = 120.0
+# Fargate takes a minute or two, and more where capacity is short.
+WAIT_FOR_MACHINE = 600.0
+STARTS = 3
+# How long a start's crash is remembered as answered: longer than a run waits in a queue.
+MEMORY = 7 * 24 * 3600.0
+
+RUN, COUNT = "prefect.resource.id", "prefect.run-count"
+
+
+def automations(
+    work_pool: str,
+    notify: UUID | None,
+    *,
+    silence: float = SILENCE,
+    wait_for_machine: float = WAIT_FOR_MACHINE,
+    starts: int = STARTS,
+) -> list[AutomationCore]:
+    """The automations of a work pool; `notify` is the block that tells people, if there is one."""
+    any_run = {RUN: "prefect.flow-run.*"}
+    in_pool = {"prefect.resource.role": "work-pool", "prefect.resource.name": work_pool}
+    # Heartbeats don't say which pool they are from, so deployments carry its name as a tag. Runs of
+    # others, whose hearts may beat slower, are left alone.
+    tagged = {"prefect.resource.role": "tag", RUN: f"prefect.tag.{work_pool}"}
+    again = [str(count) for count in range(starts)]
+
+    def crashed(counts: list[str], times: int = 1) -> dict[str, Any]:
+        return {
+            "type": "event",
+            "posture": "Reactive",
+            "expect": ["prefect.flow-run.Crashed"],
+            "match": {**any_run, COUNT: counts},
+            "match_related": in_pool,
+            # Once for each start of each run, so that a run which never starts ends too.
+            "for_each": [RUN, COUNT],
+            "threshold": times,
+            "within": MEMORY,
+        }
+
+    def tell(what_next: str) -> list[dict[str, Any]]:
+        body = (
+            "{{ flow.name }}/{{ deployment.name }}: run {{ flow_run.name }} is"
+            f" {{{{ flow_run.state.name }}}}: {{{{ flow_run.state.message }}}} {what_next}"
+        )
+        action = {"type": "send-notification", "block_document_id": notify, "body": body}
+        return [{**action, "subject": "Trainyard"}] if notify else []
+
+    wanted: list[dict[str, Any]] = [
+        {
+            "name": f"{work_pool}: a silent run is crashed",
+            "description": "Its process or machine is gone, and nobody else has said so.",
+            "trigger": {
+                "type": "event",
+                "posture": "Proactive",
+                "after": ["prefect.flow-run.heartbeat"],
+                "expect": ["prefect.flow-run.*"],
+                "match": any_run,
+                "match_related": tagged,
+                "for_each": [RUN],
+                "within": silence,
+            },
+            "actions": [
+                _becomes(
+                    "CRASHED",
+                    f"No heartbeat for {silence:.0f} s: its process or machine is gone.",
+                )
+            ],
+        },
+        {
+            "name": f"{work_pool}: a run that finds no machine is crashed",
+            "description": "It would wait for ever, and keep its deployment's next run waiting.",
+            "trigger": {
+                "type": "event",
+                "posture": "Proactive",
+                # The second is what Prefect's observer makes of a task that ECS prepares.
+                "after": ["prefect.flow-run.Pending", "prefect.flow-run.InfrastructurePending"],
+                "expect": ["prefect.flow-run.*"],
+                "match": any_run,
+                "match_related": in_pool,
+                "for_each": [RUN],
+                "within": wait_for_machine,
+            },
+            "actions": [
+                _becomes(
+                    "CRASHED", f"Not started after {wait_for_machine:.0f} s: see the worker's log."
+                )
+            ],
+        },
+        {
+            "name": f"{work_pool}: a crashed run starts again",
+            "description": "What its tasks have finished comes from the result storage.",
+            "trigger": crashed(again),
+            "actions": [
+                _becomes("SCHEDULED", "Crashed, and scheduled again.", name="AwaitingRetry"),
+                *tell("It is scheduled again, and goes on after the tasks that it has finished."),
+            ],
+        },
+    ]
+    if notify:  # without, there is nothing to do: the run stays Crashed
+        wanted.append(
+            {
+                "name": f"{work_pool}: a run that crashes again and again is given up",
+                "description": "It stays Crashed; people are told.",
+                "trigger": {
+                    "type": "compound",
+                    "require": "any",
+                    "triggers": [
+                        crashed([str(count) for count in range(starts, 100)]),
+                        crashed(again, times=2),
+                    ],
+                    "within": None,
+                },
+                "actions": tell("It is given up: look at its log, then retry it in Prefect."),
+            }
+        )
+    return [AutomationCore.model_validate(each) for each in wanted]
+
+
+def _becomes(state: str, message: str, name: str | None = None) -> dict[str, Any]:
+    return {"type": "change-flow-run-state", "state": state, "name": name, "message": message}
