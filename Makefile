@@ -41,7 +41,7 @@ deploy: .venv/.laptop $(ON_AWS) ## register the stack with Prefect, then `prefec
 	@$(PY) -m $(STACK_MODULE) deploy $(STACK)
 
 ## Run it on AWS
-.PHONY: bootstrap preview cost ui
+.PHONY: bootstrap preview cost ui rehearse
 bootstrap: .venv/.laptop .venv-infra/.infra ## once an AWS account: Pulumi's state, the account's stack (STACK= adds an environment, REPO=owner/name GitHub)
 	@$(PY) -m infra.bootstrap $(if $(STACK),--stack $(STACK)) $(if $(REPO),--repository $(REPO))
 
@@ -53,6 +53,9 @@ cost: .venv-infra/.infra ## dollars a month while nothing trains, by profile and
 
 ui: .venv/.laptop ## open a stack's private pages, MLflow and Prefect, through a tunnel (STACK=)
 	@$(PY) -m infra.stacks ui $(STACK)
+
+rehearse: .venv/.laptop .venv-infra/.infra ## the whole cloud path on an emulator, from nothing to a trained model and back (PREFECT=cloud KEEP=1; Linux, Docker)
+	@$(PY) -m infra.rehearsal.rehearse $(if $(PREFECT),--prefect $(PREFECT)) $(if $(KEEP),--keep)
 
 ## Check it
 .PHONY: check test lint types bench

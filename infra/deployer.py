@@ -10,8 +10,10 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 
 import boto3
+import httpx
 
 from infra.outputs import StackOutputs, deploy_environment
 from infra.register import RegisterError, register, summary
@@ -21,6 +23,21 @@ def read_outputs(parameter: str) -> StackOutputs:
     """The stack's outputs, from Systems Manager."""
     found = boto3.client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"]
     return StackOutputs.model_validate_json(found)
+
+
+def wait_for_prefect(api_url: str, seconds: float = 180) -> None:
+    """Return when something answers there, or the time is up: what follows says what is wrong.
+
+    ECS calls a service steady when its task runs; a server listens some seconds later.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{api_url}/health", timeout=5)
+        except httpx.TransportError:
+            time.sleep(2)
+        else:
+            return
 
 
 def deploy(outputs: StackOutputs, image: str) -> int:
@@ -40,6 +57,7 @@ def main() -> int:
     parser.add_argument("--register-only", action="store_true")
     given = parser.parse_args()
     outputs = read_outputs(given.parameter)
+    wait_for_prefect(outputs.prefect_api_url)
     try:
         print("register:", summary(register(outputs)), flush=True)
     except RegisterError as error:

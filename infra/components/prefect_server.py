@@ -68,16 +68,16 @@ class PrefectServer(pulumi.ComponentResource):
         )
         environment: dict[str, Input[str]] = {
             "HOME": "/tmp",  # noqa: S108 (the one folder it may write)
-            "PGSSLMODE": "require",  # asyncpg reads libpq's name
+            # libpq's names, which asyncpg reads: no address with a password in it exists.
+            "PGHOST": args.database.address,
+            "PGPORT": str(DATABASE_PORT),
+            "PGSSLMODE": "require",
+            "PGUSER": DATABASE_USER,
             "PREFECT_HOME": "/tmp/prefect",  # noqa: S108
-            "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
-            "PREFECT_SERVER_DATABASE_HOST": args.database.address,
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": "postgresql+asyncpg:///prefect",
             "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
-            "PREFECT_SERVER_DATABASE_NAME": "prefect",
-            "PREFECT_SERVER_DATABASE_PORT": str(DATABASE_PORT),
-            "PREFECT_SERVER_DATABASE_USER": DATABASE_USER,
         }
-        password = {"PREFECT_SERVER_DATABASE_PASSWORD": args.database.password}
+        password = {"PGPASSWORD": args.database.password}
         self.service = Service(
             name,
             ServiceArgs(

@@ -76,12 +76,17 @@ class Session:
         if built.returncode:
             raise RehearsalError(f"the emulator's image wasn't built:\n{built.stderr[-2000:]}")
         self.stop()
+        # A new emulator is empty, whatever the state of Pulumi's says of the last one.
+        for folder in (self.home / "state", self.project):
+            shutil.rmtree(folder, ignore_errors=True)
         self.docker("network", "create", "--subnet", SUBNET, "--gateway", GATEWAY, NETWORK)
         self.docker(
             *("run", "-d", "--name", CONTAINER, "--network", NETWORK, "--ip", ADDRESS),
             *("-p", f"127.0.0.1:{self.port}:4566"),
             *("-v", "/var/run/docker.sock:/var/run/docker.sock"),
-            *("-e", "AUTH=true", "-e", "CLOUDTRAIL_RECORDING=1"),
+            *("-e", "AUTH=true"),
+            # Found out by itself, it sometimes is not: then a database would be on localhost.
+            *("-e", f"DOCKER_NETWORK={NETWORK}"),
             IMAGE,
         )
         for _ in range(120):

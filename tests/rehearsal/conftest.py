@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from infra import images
 from infra.rehearsal.session import Session, missing
 
 
@@ -20,3 +21,9 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     finally:
         session.stop()
         del os.environ["AWS_ENDPOINT_URL"]
+
+
+@pytest.fixture(scope="session")
+def image_ids(emulator: Session) -> dict[str, str]:
+    """The images of this clone, built once."""
+    return images.build(network="host")

@@ -11,6 +11,7 @@
   on the roles that RunTask (its overrides', else its task definition's) and RegisterTaskDefinition pass, and ecs:TagResource on a task
   started with tags (MiniStack asks for the cluster, and never for PassRole).
 - iam:PermissionsBoundary is known of the calls that make, change and bound roles.
+- What a role was allowed or denied for the first time stands in the emulator's log, as "decided {...}".
 - Requests count as made by TLS, and budgets are authorized by the actions that AWS has for them.
 - Parameters by path, database groups, budgets, alarms, dashboards and rules are authorized by their names.
 - A call takes effect once, however often the SDK sends it: CreateVpc and others know no client token, and an answer that is lost with
@@ -236,6 +237,23 @@ def resource_arn(
     return _original(service, method, path, headers, body, query, *rest)
 
 
+DECIDED = set()  # (role, action, whether it was let through), each told once
+
+
+def decide(access_key, action, *args, _original=iam_evaluator.enforce, **kwargs):
+    """Ask MiniStack, and tell what a role did for the first time."""
+    denied = _original(access_key, action, *args, **kwargs)
+    session = sts._sessions.get(access_key)
+    if session:
+        role = session["Arn"].split("/")[1]
+        decision = (role, action, not denied)
+        if decision not in DECIDED:
+            DECIDED.add(decision)
+            told = {"role": role, "action": action, "allowed": not denied}
+            print("decided", json.dumps({**told, "on": kwargs.get("resource_arn")}), flush=True)
+    return denied
+
+
 def condition_key(key, ctx, _original=iam_evaluator._resolve_condition_key):
     return SECURE.get(key.lower()) or _original(key, ctx)
 
@@ -247,7 +265,6 @@ def enforce(
     region,
     *args,
     service_context=None,
-    _original=iam_evaluator.enforce,
     **kwargs,
 ):
     call = CALL.get({})
@@ -257,11 +274,11 @@ def enforce(
         service_context["ecs:cluster"] = call["cluster"]
     if service == "iam" and call.get("boundary"):
         service_context["iam:PermissionsBoundary"] = call["boundary"]
-    denied = _original(
+    denied = decide(
         access_key, action, service, region, *args, service_context=service_context, **kwargs
     )
     if service == "ecs" and not denied and call.get("tagged"):  # a task that is tagged as it starts
-        denied = _original(
+        denied = decide(
             access_key,
             "ecs:TagResource",
             service,
@@ -270,7 +287,7 @@ def enforce(
             service_context={**service_context, "ecs:CreateAction": call["action"]},
         )
     for role in call.get("passes", []) if service == "ecs" and not denied else []:
-        denied = _original(
+        denied = decide(
             access_key,
             "iam:PassRole",
             "iam",

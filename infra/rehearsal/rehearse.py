@@ -1,0 +1,404 @@
+"""`make rehearse`: the cloud path on an emulator, from nothing to a trained model and back.
+
+Each step prints its time and what it found; the first promise that is broken ends the rehearsal.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import boto3
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_KEY,
+    PREFECT_API_URL,
+    temporary_settings,
+)
+from rich.console import Console
+
+from infra import images, stacks
+from infra.outputs import EcsWorkPool, StackOutputs
+from infra.rehearsal.session import GATEWAY, ROOT, RehearsalError, Session, inventory, missing
+
+STACK = "rehearsal"
+Mode = Literal["self-hosted", "cloud"]
+# Who runs Prefect -> the stack's settings.
+MODES: dict[Mode, dict[str, Any]] = {
+    "self-hosted": {"profile": "minimal", "prefect": "self-hosted"},
+    "cloud": {"profile": "standard", "prefect": "cloud"},
+}
+CLOUD_PORT = 4280
+DEPLOYMENT = "taxi-train/taxi-train"
+# Small, so that the rehearsal is about the path and not about the model.
+PARAMETERS = {"num_trials": 2, "max_inference_time": 1e-3}
+RUN_MINUTES = 8
+
+
+@dataclass
+class Rehearsal:
+    """A stack on the emulator: how it is made, used, looked at and ended."""
+
+    session: Session
+    mode: Mode = "self-hosted"
+    log: IO[str] | None = None
+    """Where Pulumi's own lines go; the terminal without."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    credentials: dict[str, str] = field(default_factory=dict)
+    """The deploy role's, and not root's: so that role is shown to be enough."""
+    _cloud: subprocess.Popen[bytes] | None = None
+    _api_key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    _before: dict[str, list[str]] = field(default_factory=dict)
+
+    # --- its life ---------------------------------------------------------------------------------
+    def open(self, **image_ids: str) -> None:
+        """Start the emulator and the account's stack; with `cloud` what stands in for Prefect's."""
+        self.session.start()
+        self.settings = {**MODES[self.mode], "durable": False}
+        if self.mode == "cloud":
+            self._start_cloud()
+        self.settings |= {f"{name}Image": image for name, image in image_ids.items()}
+        environment = self.session.begin(**self.settings)
+        self.credentials = {k: v for k, v in environment.items() if k.startswith("AWS_")}
+        self._before = inventory(self.root)
+
+    def set(self, **settings: Any) -> None:
+        """Change settings of the stack."""
+        self.settings |= settings
+        self.session.prepare(STACK, **self.settings)
+
+    @property
+    def pulumi(self) -> stacks.Pulumi:
+        """The `pulumi` command with the deploy role's credentials."""
+        environment = {**self.session.environment(), **self.credentials}
+        if self.mode == "cloud":
+            environment["PREFECT_API_KEY"] = self._api_key
+        return stacks.Pulumi(STACK, self.session.project, environment, self.log)
+
+    @property
+    def root(self) -> Any:
+        """AWS as the account's root, to look at what is there."""
+        return _boto("test", "test", url=self.session.url)
+
+    def connect(self, outputs: dict[str, Any]) -> stacks.Boto:
+        """AWS as the deploy role."""
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+        session = _boto(*[self.credentials[name] for name in names], url=self.session.url)
+        return stacks.Boto(session, outputs["tasks"], clock=lambda _: time.sleep(0.3))
+
+    def up(self) -> None:
+        """`make up STACK=rehearsal`."""
+        stacks.up(self.pulumi, self.connect)
+
+    def deploy(self) -> None:
+        """`make deploy STACK=rehearsal`."""
+        stacks.deploy(self.pulumi, self.connect)
+
+    def destroy(self) -> None:
+        """`make down STACK=rehearsal`, but for the emulator, which stays.
+
+        Raises:
+            RehearsalError: something is left, in the emulator or in Docker.
+        """
+        self.pulumi.run("destroy", "--yes", "--skip-preview")
+        after = inventory(self.root)
+        left = {kind: found for kind, found in after.items() if found != self._before[kind]}
+        if left or self.session.containers():
+            raise RehearsalError(f"destroy left {left or ''} {self.session.containers()}")
+
+    def forget(self) -> None:
+        """Destroy what is there still, and forget the stack; the emulator stays."""
+        self.pulumi.run("destroy", "--yes", "--skip-preview")
+        self.pulumi.run("stack", "rm", "--yes")
+        if self._cloud:
+            self._cloud.terminate()
+            self._cloud.wait(timeout=20)
+            self.root.client("secretsmanager").delete_secret(
+                SecretId=self.settings["prefectApiKeySecretArn"], ForceDeleteWithoutRecovery=True
+            )
+
+    def close(self) -> None:
+        """End the emulator and all that it started, however far the rehearsal came."""
+        if self._cloud:
+            self._cloud.terminate()
+            self._cloud.wait(timeout=20)
+        self.session.stop()
+
+    def _start_cloud(self) -> None:
+        """Start the stand-in, and put its key where `make bootstrap` puts Prefect Cloud's."""
+        secret = self.root.client("secretsmanager").create_secret(
+            Name="trainyard-prefect-api-key", SecretString=self._api_key
+        )
+        url = f"http://{GATEWAY}:{CLOUD_PORT}/api"
+        self.settings |= {"prefectApiUrl": url, "prefectApiKeySecretArn": secret["ARN"]}
+        home = self.session.home / "prefect"
+        home.mkdir(exist_ok=True)
+        self._cloud = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "infra.rehearsal.cloud", GATEWAY, str(CLOUD_PORT)],
+            env={
+                **os.environ,
+                "PREFECT_API_KEY": self._api_key,
+                "PREFECT_HOME": str(home),
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            },
+            cwd=ROOT,
+            stdout=(home / "server.log").open("wb"),
+            stderr=subprocess.STDOUT,
+        )
+        for _ in range(240):
+            if self._cloud.poll() is not None:
+                raise RehearsalError(f"the server for Prefect Cloud ended: see {home}/server.log")
+            try:
+                httpx.get(f"{url}/health", timeout=2).raise_for_status()
+            except httpx.HTTPError:
+                time.sleep(0.5)
+            else:
+                return
+        raise RehearsalError(f"the server for Prefect Cloud doesn't answer: see {home}/server.log")
+
+    # --- what is in it ----------------------------------------------------------------------------
+    @property
+    def outputs(self) -> StackOutputs:
+        """The stack's, as `register` and `prefect deploy` read them."""
+        return StackOutputs.model_validate(self.pulumi.outputs()["trainyard"])
+
+    def address(self, service: str) -> str:
+        """Where this machine reaches a service's container.
+
+        Its name in Cloud Map resolves in containers only, here as on AWS.
+        """
+        ecs, cluster = self.root.client("ecs"), _pool(self.outputs).cluster_arn
+        name = self.pulumi.outputs()["services"][service]
+        tasks = ecs.list_tasks(cluster=cluster, serviceName=name)["taskArns"]
+        if not tasks:
+            raise RehearsalError(f"no task of {service} runs")
+        (task,) = ecs.describe_tasks(cluster=cluster, tasks=tasks[:1])["tasks"]
+        details = {d["name"]: d["value"] for d in task["attachments"][0]["details"]}
+        return str(details["privateIPv4Address"])
+
+    def secret(self, value_from: str) -> str:
+        """A secret as ECS reads it: `<arn>` or `<arn>:<field>:...`."""
+        parts = value_from.split(":")
+        found = self.root.client("secretsmanager").get_secret_value(SecretId=":".join(parts[:7]))
+        text = str(found["SecretString"])
+        return str(json.loads(text)[parts[7]]) if len(parts) > 7 and parts[7] else text
+
+    @contextmanager
+    def prefect(self) -> Iterator[SyncPrefectClient]:
+        """A client of the stack's Prefect."""
+        outputs = self.outputs
+        if self.mode == "cloud":
+            opened = {PREFECT_API_URL: outputs.prefect_api_url, PREFECT_API_KEY: self._api_key}
+        else:
+            opened = {
+                PREFECT_API_URL: f"http://{self.address('prefect')}:4200/api",
+                PREFECT_API_AUTH_STRING: self.secret(_pool(outputs).api_secret),
+            }
+        with temporary_settings(opened), get_client(sync_client=True) as client:
+            yield client
+
+    def mlflow(self, path: str, **query: str) -> httpx.Response:
+        """Ask the stack's MLflow, as its administrator, by the name that it answers to."""
+        outputs = self.outputs
+        password = self.secret(_pool(outputs).secrets["MLFLOW_TRACKING_PASSWORD"])
+        host = outputs.tracking_uri.removeprefix("http://")
+        return httpx.get(
+            f"http://{self.address('mlflow')}:5000{path}",
+            params=query,
+            auth=("admin", password),
+            headers={"Host": host},
+            timeout=30,
+        )
+
+    def keys(self, prefix: str) -> list[str]:
+        """Objects of the artifact bucket."""
+        bucket = self.outputs.artifact_store.removeprefix("s3://").split("/")[0]
+        pages = self.root.client("s3").get_paginator("list_objects_v2")
+        found = pages.paginate(Bucket=bucket, Prefix=prefix)
+        return [each["Key"] for page in found for each in page.get("Contents", [])]
+
+    # --- runs -------------------------------------------------------------------------------------
+    def start_run(self, client: SyncPrefectClient, **parameters: Any) -> FlowRun:
+        """`prefect deployment run`, of the taxi training."""
+        deployment = client.read_deployment_by_name(DEPLOYMENT)
+        return client.create_flow_run_from_deployment(
+            deployment.id, parameters={**PARAMETERS, **parameters}
+        )
+
+    def wait_for(
+        self,
+        client: SyncPrefectClient,
+        run: FlowRun,
+        reached: Callable[[FlowRun], bool] = lambda run: bool(run.state and run.state.is_final()),
+        minutes: float = RUN_MINUTES,
+    ) -> FlowRun:
+        """Wait until a run is where it should be."""
+        deadline = time.monotonic() + minutes * 60
+        while time.monotonic() < deadline:
+            seen = client.read_flow_run(run.id)
+            if reached(seen):
+                return seen
+            time.sleep(0.5)
+        name = seen.state.name if seen.state else "without a state"
+        raise RehearsalError(f"after {minutes} minutes the run {seen.name} is {name}")
+
+    def task_runs(self, client: SyncPrefectClient, run: FlowRun) -> list[TaskRun]:
+        """A run's tasks, in the order in which they began."""
+        wanted = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
+        found = [t for t in client.read_task_runs(flow_run_filter=wanted) if t.start_time]
+        return sorted(found, key=lambda each: each.start_time or each.created)  # type: ignore[arg-type, return-value]
+
+
+def _pool(outputs: StackOutputs) -> EcsWorkPool:
+    assert isinstance(outputs.work_pool, EcsWorkPool)  # noqa: S101 (every stack on AWS has one)
+    return outputs.work_pool
+
+
+def _boto(*credentials: str, url: str) -> Any:
+    os.environ["AWS_ENDPOINT_URL"] = url  # a session takes it from nowhere else
+    return boto3.Session(*credentials, region_name="us-east-1")
+
+
+# --- steps of `make rehearse` ---------------------------------------------------------------------
+def build_images(rehearsal: Rehearsal) -> dict[str, str]:
+    """The images, by their ids."""
+    return images.build(network="host")
+
+
+def check_unchanged(rehearsal: Rehearsal) -> str:
+    """A second `make up` changes nothing."""
+    found = json.loads(rehearsal.pulumi.run("preview", "--json"))["steps"]
+    changed = {s["urn"].rsplit("::", 1)[1]: s["op"] for s in found if s["op"] != "same"}
+    if changed:
+        raise RehearsalError(f"a second `make up` would change {changed}")
+    rehearsal.up()
+    return f"{len(found)} resources unchanged"
+
+
+def check_services(rehearsal: Rehearsal) -> str:
+    """The worker is online, MLflow answers, the pool is as registered."""
+    from infra.job_templates import base_job_template
+
+    outputs = rehearsal.outputs
+    with rehearsal.prefect() as client:
+        pool = client.read_work_pool(outputs.work_pool.name)
+        if pool.base_job_template != base_job_template(outputs):
+            raise RehearsalError(f"the work pool {pool.name} isn't as `register` makes it")
+        answer = client.request(
+            "POST",
+            "/work_pools/{work_pool_name}/workers/filter",
+            path_params={"work_pool_name": pool.name},
+            json={},
+        )
+        online = [worker["name"] for worker in answer.json() if worker["status"] == "ONLINE"]
+    if not online:
+        raise RehearsalError(f"no worker of {pool.name} is online")
+    version = rehearsal.mlflow("/version")
+    version.raise_for_status()
+    return f"worker online, MLflow {version.text}, pool {pool.name} as registered"
+
+
+def train(rehearsal: Rehearsal) -> str:
+    """A training run, as a task on the emulator; all that it leaves is where it belongs."""
+    with rehearsal.prefect() as client:
+        run = rehearsal.wait_for(client, rehearsal.start_run(client))
+        if not run.state or run.state.type is not StateType.COMPLETED:
+            raise RehearsalError(f"the run ended as {run.state and run.state.name}: {run.state}")
+        first = rehearsal.task_runs(client, run)[0].start_time
+        created = run.created
+    champion = rehearsal.mlflow(
+        "/api/2.0/mlflow/registered-models/alias", name="taxi-trip-duration", alias="champion"
+    )
+    champion.raise_for_status()
+    models = [key for key in rehearsal.keys("mlflow/") if key.endswith("MLmodel")]
+    results = rehearsal.keys("flows/results/")
+    logs = rehearsal.root.client("logs").filter_log_events(
+        logGroupName=_pool(rehearsal.outputs).log_group, limit=10
+    )["events"]
+    for what, found in (("model in S3", models), ("result", results), ("log line", logs)):
+        if not found:
+            raise RehearsalError(f"the run completed, but left no {what}")
+    version = champion.json()["model_version"]["version"]
+    waited = (first - created).total_seconds() if first and created else 0
+    return f"first task after {waited:.0f} s, champion version {version}, {len(results)} results"
+
+
+@contextmanager
+def step(console: Console, title: str) -> Iterator[list[str]]:
+    """A line of the table: the step, its time, what it found."""
+    started, detail = time.monotonic(), list[str]()
+
+    def line(mark: str) -> str:
+        return f"{mark} {title:<28} {time.monotonic() - started:6.0f} s  {' '.join(detail)}"
+
+    try:
+        with console.status(title):
+            yield detail
+    except Exception:
+        console.print(line("[red]✗[/]"), highlight=False, soft_wrap=True)
+        raise
+    console.print(line("[green]✓[/]"), highlight=False, soft_wrap=True)
+
+
+def rehearse(rehearsal: Rehearsal, console: Console) -> None:
+    """All steps, in order."""
+    with step(console, "emulator"):
+        rehearsal.session.start()
+    with step(console, "images") as found:
+        built = build_images(rehearsal)
+        found.append(", ".join(built))
+    with step(console, "the account's stack"):
+        rehearsal.open(**built)
+    for title, do in (
+        ("make up", lambda: rehearsal.up()),
+        ("make deploy", lambda: rehearsal.deploy()),
+        ("make up, again", lambda: check_unchanged(rehearsal)),
+        ("what runs", lambda: check_services(rehearsal)),
+        ("a training run", lambda: train(rehearsal)),
+        ("make down", lambda: rehearsal.destroy()),
+    ):
+        with step(console, title) as found:
+            found.append(do() or "")
+
+
+def main() -> int:
+    """Rehearse, and say how it went."""
+    parser = argparse.ArgumentParser(prog="make rehearse", description=__doc__)
+    parser.add_argument("--prefect", choices=sorted(MODES), default="self-hosted")
+    parser.add_argument("--keep", action="store_true", help="leave the emulator up at a failure")
+    given = parser.parse_args()
+    console = Console(file=sys.stdout)
+    if lacking := missing():
+        console.print(f"a rehearsal needs more: {lacking}", highlight=False)
+        return 2
+    home: Path = ROOT / ".trainyard/rehearsal"
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "rehearse.log").open("w") as log:
+        rehearsal = Rehearsal(Session(home), given.prefect, log)
+        failed = True
+        try:
+            with redirect_stdout(log):
+                rehearse(rehearsal, console)
+            failed = False
+        except (RehearsalError, stacks.StackError, httpx.HTTPError) as error:
+            console.print(f"{error}\nPulumi's own lines: {log.name}", highlight=False)
+        finally:
+            if not (failed and given.keep):
+                rehearsal.close()
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What a stack's roles may do, against what they did in a rehearsal.
+
+Nothing that its containers called was denied, and nothing is granted that nobody used.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# Rights that a rehearsal doesn't use, by role and action, and why they are given all the same.
+# A test holds the list to what is needed.
+UNUSED: Mapping[tuple[str, str], str] = {}
+
+
+def decisions(log: str) -> dict[str, dict[bool, set[str]]]:
+    """What each role was allowed (True) and denied (False), from the emulator's log."""
+    found: dict[str, dict[bool, set[str]]] = {}
+    for line in re.findall(r"^decided (\{.*\})$", log, flags=re.MULTILINE):
+        told = json.loads(line)
+        role = found.setdefault(told["role"], {True: set(), False: set()})
+        role[told["allowed"]].add(told["action"])
+    return found
+
+
+def grants(session: Any, prefix: str) -> dict[str, set[str]]:
+    """What each role whose name begins with `prefix` is allowed by its own policies.
+
+    Execution roles are left out: the emulator starts tasks by itself, in nobody's name.
+    """
+    iam = session.client("iam")
+    found: dict[str, set[str]] = {}
+    for role in iam.list_roles()["Roles"]:
+        name = role["RoleName"]
+        if not name.startswith(prefix) or "-execution-" in name:
+            continue
+        found[name] = set()
+        for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+            document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+            for statement in document["Statement"]:
+                if statement["Effect"] == "Allow":
+                    found[name] |= set(statement["Action"])
+    return found
+
+
+def problems(
+    granted: Mapping[str, Iterable[str]], decided: Mapping[str, Mapping[bool, set[str]]]
+) -> list[str]:
+    """What was denied, and what is granted for nothing; a line each."""
+    found = []
+    for name, actions in sorted(granted.items()):
+        # Pulumi ends a name with a dash and seven characters of its own.
+        role, did = name[:-8], decided.get(name, {True: set(), False: set()})
+        found += [f"{role} was denied {action}" for action in sorted(did[False])]
+        found += [
+            f"{role} may {action}, and nothing used it"
+            for action in sorted(set(actions) - did[True])
+            if not any(role.endswith(end) and action == a for end, a in UNUSED)
+        ]
+    return found
