@@ -12,6 +12,17 @@ import subprocess
 import sys
 
 DATABASES = {"mlflow": ("mlflow", "mlflow_auth"), "prefect": ("prefect",)}
+# Each server's own commands.
+UPGRADES = {
+    "mlflow": (
+        ("mlflow", "db", "upgrade", "postgresql+psycopg:///mlflow"),
+        (
+            *("mlflow.server.auth", "db", "upgrade"),
+            *("--url", "postgresql+psycopg:///mlflow_auth"),
+        ),
+    ),
+    "prefect": (("prefect", "server", "database", "upgrade", "--yes"),),
+}
 
 
 def create_databases(names: tuple[str, ...]) -> None:
@@ -35,28 +46,10 @@ async def _create_databases(names: tuple[str, ...]) -> None:
         await connection.close()
 
 
-def migrate_mlflow() -> None:
-    """Bring the tracking and the user database to this MLflow's schema, from nothing too."""
-    import sqlalchemy
-    from mlflow.store.db.utils import _safe_initialize_tables, _upgrade_db
-
-    engine = sqlalchemy.create_engine("postgresql+psycopg:///mlflow")
-    # `mlflow db upgrade` alone can't start from an empty database.
-    _safe_initialize_tables(engine)
-    _upgrade_db(engine)  # type: ignore[no-untyped-call]
-    engine.dispose()
-
-    from mlflow.server.auth.db.utils import migrate
-
-    users = sqlalchemy.create_engine("postgresql+psycopg:///mlflow_auth")
-    migrate(users, "head")
-    users.dispose()
-
-
-def migrate_prefect() -> None:
-    """Bring Prefect's database to this Prefect's schema."""
-    command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
-    subprocess.run(command, check=True)  # noqa: S603
+def migrate(server: str) -> None:
+    """Bring a server's databases to the schema of the version that runs this, from nothing too."""
+    for command in UPGRADES[server]:
+        subprocess.run([sys.executable, "-m", *command], check=True)  # noqa: S603
 
 
 def main() -> None:
@@ -65,10 +58,7 @@ def main() -> None:
     parser.add_argument("server", choices=sorted(DATABASES))
     server = parser.parse_args().server
     create_databases(DATABASES[server])
-    if server == "mlflow":
-        migrate_mlflow()
-    else:
-        migrate_prefect()
+    migrate(server)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,9 @@ class PrefectServer(pulumi.ComponentResource):
                         environment={
                             **environment,
                             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-                            # The page is looked at through `make ui`'s tunnel.
+                            # Prefect copies its pages before it serves them.
+                            "PREFECT_SERVER_UI_STATIC_DIRECTORY": "/tmp/prefect-ui",  # noqa: S108
+                            # They are looked at through `make ui`'s tunnel.
                             "PREFECT_SERVER_UI_API_URL": f"http://localhost:{PORT}/api",
                         },
                         secrets={
@@ -125,8 +127,14 @@ class PrefectServer(pulumi.ComponentResource):
                 container=Container(
                     image=args.image,
                     command=("python", "-m", "infra.migrate", "prefect"),
-                    environment=environment,
-                    secrets=password,
+                    environment={
+                        **environment,
+                        # It makes the database first, as libpq's names say where.
+                        "PGHOST": args.database.address,
+                        "PGPORT": str(DATABASE_PORT),
+                        "PGUSER": DATABASE_USER,
+                    },
+                    secrets={**password, "PGPASSWORD": args.database.password},
                 ),
                 size=Size(256, 1024),
                 log_group=args.migration_log_group,

@@ -1,0 +1,252 @@
+"""Builds the three images, says what they weigh, and tries the flow image: `make image`.
+
+The environment says what differs between machines: TRAINYARD_BASE_IMAGE (another base than the
+pinned one), TRAINYARD_BUILD_NETWORK (`host`, where an index is reached only by way of this machine:
+a VPN, a proxy on loopback), UV_DEFAULT_INDEX or PIP_INDEX_URL (a private index).
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from infra.rehearsal.session import docker_command
+
+ROOT = Path(__file__).parent.parent
+IMAGES = ("flow", "worker", "mlflow")
+# What .dockerignore lets into the images, and what makes them.
+SOURCES = (".dockerignore", "docker", "flows", "infra", "prefect.yaml", "requirements")
+# As the stack's setting `cpuArchitecture` has them.
+PLATFORMS = {"x86_64": "linux/amd64", "arm64": "linux/arm64"}
+MAX_ADDED_MB = 750
+MAX_LOAD_SECONDS = 4
+LOCKED_DOWN = (
+    *("--read-only", "--user", "1000:1000", "--tmpfs", "/tmp", "--network", "none"),  # noqa: S108
+    *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+)
+
+
+class ImageError(Exception):
+    """An image isn't built, or doesn't keep its promise; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What the images are built from, as their labels say it."""
+
+    source: str
+    revision: str
+    time: int
+
+    @property
+    def tag(self) -> str:
+        """A short name of it."""
+        commit, *dirty = self.revision.split("-")
+        return "-".join([commit[:12], *dirty])
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The Dockerfile's arguments. `created` is the commit's time: built again, it is the same."""
+        created = datetime.fromtimestamp(self.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {"SOURCE": self.source, "REVISION": self.revision, "CREATED": created}
+
+
+def current_commit() -> Commit:
+    """The clone's commit; its revision ends in -dirty when what goes into the images differs."""
+    try:
+        revision, seconds = _git("show", "-s", "--format=%H %ct").split()
+    except subprocess.CalledProcessError as error:
+        raise ImageError(
+            "images carry the commit that they are built from, and there is none: "
+            "run `git init`, `git add -A` and `git commit`, or clone the repository"
+        ) from error
+    if _git("status", "--porcelain", "--", *SOURCES):
+        revision += "-dirty"
+    remote = subprocess.run(
+        ["git", "remote", "get-url", "origin"],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    return Commit(source_url(remote.stdout.strip()), revision, int(seconds))
+
+
+def source_url(remote: str) -> str:
+    """A remote's web address, without credentials; nothing for a remote that has none."""
+    found = re.fullmatch(
+        r"(?:(?:https|ssh)://(?:[^@/]+@)?|[^@/:]+@)([\w.-]+)(?::\d+)?[:/](.+?)(?:\.git)?/?", remote
+    )
+    return f"https://{found[1]}/{found[2]}" if found else ""
+
+
+def build(cpu: str = "x86_64") -> dict[str, str]:
+    """Build all three; gives each one's id."""
+    return {name: image.id for name, image in build_all(cpu).items() if name in IMAGES}
+
+
+@dataclass(frozen=True)
+class Built:
+    """One image, and how long it took."""
+
+    id: str
+    size: int
+    seconds: float
+
+
+def build_all(cpu: str) -> dict[str, Built]:
+    """Build the images, and `base`: what they are compared with."""
+    commit = current_commit()
+    images = {}
+    for target in ("base", *IMAGES):
+        tag = () if target == "base" else ("-t", f"trainyard-{target}:{commit.tag}")
+        arguments = {"BASE": os.environ.get("TRAINYARD_BASE_IMAGE")}
+        arguments |= commit.labels if target != "base" else {}
+        started = time.monotonic()
+        image = docker(
+            *("build", "-q", "--target", target, "--platform", PLATFORMS[cpu], *tag),
+            *("-f", str(ROOT / "docker/Dockerfile")),
+            *(f"--build-arg={name}={value}" for name, value in arguments.items() if value),
+            *_machine(),
+            str(ROOT),
+            # BuildKit's word for it: the same commit gives the same dates in the image.
+            SOURCE_DATE_EPOCH=str(commit.time),
+        ).strip()
+        images[target] = Built(image, _size(image), time.monotonic() - started)
+    return images
+
+
+def _machine() -> list[str]:
+    """What this machine's builds need beside the Dockerfile."""
+    network = os.environ.get("TRAINYARD_BUILD_NETWORK")
+    options = [f"--network={network}"] if network else []
+    for name in ("UV_DEFAULT_INDEX", "PIP_INDEX_URL"):
+        if os.environ.get(name):
+            # A secret, not an argument: an index's address often has a password in it.
+            return [*options, f"--secret=id=index,env={name}"]
+    return options
+
+
+def _size(image: str) -> int:
+    """The sum of its layers; `docker image inspect` counts otherwise with containerd's store."""
+    layers = docker("history", "--human=false", "--format", "{{.Size}}", image)
+    return sum(int(float(size)) for size in layers.split())
+
+
+def entrypoints() -> list[str]:
+    """Of every deployment in prefect.yaml."""
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    return sorted({str(deployment["entrypoint"]) for deployment in deployments})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the flow image says of itself."""
+
+    loads: dict[str, tuple[float, float]]
+    """Entrypoint -> seconds of the clock and of a processor until the flow could start."""
+    packages: list[tuple[str, int]]
+    """Bytes, the largest first."""
+
+
+def smoke_test(image: str) -> Trial:
+    """Load every entrypoint of prefect.yaml in the flow image, as locked down as on Fargate."""
+    said = docker(
+        *("run", "--rm", "-i", *LOCKED_DOWN, image, "python", "-", *entrypoints()),
+        stdin=(ROOT / "docker/smoke.py").read_text(),
+    )
+    return Trial(**json.loads(said))
+
+
+def broken_promises(added: int, trial: Trial, emulated: bool) -> list[str]:
+    """What the flow image was to keep and doesn't, in words."""
+    broken = []
+    if added > MAX_ADDED_MB * 1e6:
+        largest = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in trial.packages[:3])
+        broken.append(
+            f"the flow image adds {added / 1e6:.0f} MB to its base, more than {MAX_ADDED_MB}: "
+            f"see its largest packages ({largest}, ...) and requirements/flow.txt"
+        )
+    for entrypoint, (_, processor) in trial.loads.items():
+        # The processor's time: others on this machine don't make an image slower.
+        if processor > MAX_LOAD_SECONDS and not emulated:
+            broken.append(
+                f"{entrypoint} takes {processor:.1f} s to load, more than {MAX_LOAD_SECONDS}: "
+                "`python -X importtime -c 'import ...'` says which import to move to its use"
+            )
+    return broken
+
+
+def docker(*arguments: str, stdin: str = "", **environment: str) -> str:
+    """What a docker command prints."""
+    command = docker_command()
+    if command is None:
+        raise ImageError("no Docker engine answers: install one, or start it")
+    done = subprocess.run(  # noqa: S603
+        [command, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "DOCKER_BUILDKIT": "1", **environment},
+    )
+    if done.returncode:
+        raise ImageError(f"`docker {' '.join(arguments)}` failed:\n{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(  # noqa: S603
+        ["git", *arguments],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+
+
+def report(images: dict[str, Built], trial: Trial, tag: str) -> str:
+    """Images, the largest packages, and how soon a flow can start."""
+    base = images["base"].size
+    rows = [f"{'image':34}{'MB':>8}{'added':>8}{'seconds':>10}"]
+    for name in IMAGES:
+        image = images[name]
+        added = (image.size - base) / 1e6
+        rows.append(
+            f"{f'trainyard-{name}:{tag}':34}{image.size / 1e6:8.0f}{added:8.0f}{image.seconds:10.1f}"
+        )
+    rows += ["", f"{'largest in the flow image':34}{'MB':>8}"]
+    rows += [f"{name:34}{size / 1e6:8.1f}" for name, size in trial.packages[:10]]
+    rows += ["", f"{'until a flow can start':34}{'s':>8}{'of CPU':>8}"]
+    rows += [f"{name:34}{clock:8.1f}{cpu:8.1f}" for name, (clock, cpu) in trial.loads.items()]
+    return "\n".join(rows)
+
+
+def main() -> int:
+    """Build, try, report; fails where a promise is broken."""
+    parser = argparse.ArgumentParser(prog="python -m infra.images", description=__doc__)
+    parser.add_argument("--cpu", choices=PLATFORMS, default="x86_64")
+    cpu = parser.parse_args().cpu
+    emulated = PLATFORMS[cpu] != PLATFORMS.get(platform.machine().replace("aarch64", "arm64"))
+    try:
+        images = build_all(cpu)
+        trial = smoke_test(images["flow"].id)
+        print(report(images, trial, current_commit().tag))
+        broken = broken_promises(images["flow"].size - images["base"].size, trial, emulated)
+    except ImageError as error:
+        broken = [str(error)]
+    if emulated:
+        print(f"this machine only imitates {cpu}, so its load times say nothing")
+    print(*broken, sep="\n", file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
