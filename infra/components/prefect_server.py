@@ -127,14 +127,8 @@ class PrefectServer(pulumi.ComponentResource):
                 container=Container(
                     image=args.image,
                     command=("python", "-m", "infra.migrate", "prefect"),
-                    environment={
-                        **environment,
-                        # It makes the database first, as libpq's names say where.
-                        "PGHOST": args.database.address,
-                        "PGPORT": str(DATABASE_PORT),
-                        "PGUSER": DATABASE_USER,
-                    },
-                    secrets={**password, "PGPASSWORD": args.database.password},
+                    environment=environment,
+                    secrets=password,
                 ),
                 size=Size(256, 1024),
                 log_group=args.migration_log_group,

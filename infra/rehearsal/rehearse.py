@@ -274,7 +274,7 @@ def _boto(*credentials: str, url: str) -> Any:
 # --- steps of `make rehearse` ---------------------------------------------------------------------
 def build_images(rehearsal: Rehearsal) -> dict[str, str]:
     """The images, by their ids."""
-    return images.build(network="host")
+    return images.build()
 
 
 def check_unchanged(rehearsal: Rehearsal) -> str:

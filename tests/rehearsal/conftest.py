@@ -26,4 +26,4 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 @pytest.fixture(scope="session")
 def image_ids(emulator: Session) -> dict[str, str]:
     """The images of this clone, built once."""
-    return images.build(network="host")
+    return images.build()
