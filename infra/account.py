@@ -47,6 +47,5 @@ def account(
         outputs |= {
             "deploy_role_arn": roles.deploy_role_arn,
             "preview_role_arn": roles.preview_role_arn,
-            "next": "make bootstrap, which sets the repository's variables; then push to main",
         }
     return outputs

@@ -29,6 +29,7 @@ ALIAS = "alias/trainyard-state"
 class State:
     """Where Pulumi keeps its state."""
 
+    account: str
     bucket: str
     key_arn: str
     region: str
@@ -60,7 +61,8 @@ def make_state(session: Any) -> State:
         kms.create_alias(AliasName=ALIAS, TargetKeyId=key["KeyId"])
     kms.enable_key_rotation(KeyId=key["KeyId"])
 
-    bucket = f"trainyard-state-{account}-{region}"
+    # Not `trainyard-...`: buckets of that name are the stacks', and who deploys may remove them.
+    bucket = f"pulumi-trainyard-{account}-{region}"
     s3 = session.client("s3")
     # us-east-1 is the one region that S3 doesn't want to be told.
     where = {} if region == "us-east-1" else {"LocationConstraint": region}
@@ -78,7 +80,7 @@ def make_state(session: Any) -> State:
     # A state that was overwritten by mistake can be brought back.
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(tls_only(key["Arn"], bucket)))
-    return State(bucket, key["Arn"], region)
+    return State(account, bucket, key["Arn"], region)
 
 
 def tls_only(key_arn: str, bucket: str) -> dict[str, Any]:
@@ -124,9 +126,9 @@ def find_repository(name: str, owner_id: str, repository_id: str) -> Repository:
     if not (owner_id and repository_id):
         if not shutil.which("gh"):
             raise StackError(
-                f"GitHub's tokens name {name} by numbers. Without the gh command, read `id` and "
-                f"`owner.id` at https://api.github.com/repos/{name} and give them: "
-                "--owner-id ... --repository-id ..."
+                f"GitHub's tokens name {name} by numbers. Without the gh command, read `owner.id` "
+                f"and `id` at https://api.github.com/repos/{name} and give them: "
+                f"make bootstrap REPO={name} OWNER_ID=... REPOSITORY_ID=..."
             )
         query = ["gh", "api", f"repos/{name}", "--jq", "[.owner.id, .id] | @tsv"]
         answer = subprocess.run(query, capture_output=True, text=True)  # noqa: S603
@@ -152,8 +154,9 @@ def pulumi(*arguments: str) -> None:
 def prepare_stack(name: str, state: State, settings: dict[str, str]) -> None:
     """Make a stack where there is none, and write its settings."""
     pulumi("stack", "select", "--create", name, "--secrets-provider", state.secrets_provider)
-    for key, value in {"aws:region": state.region, **settings}.items():
-        pulumi("config", "set", "--stack", name, key, value)
+    given = {"aws:region": state.region, "trainyard:accountId": state.account, **settings}
+    pairs = [part for k, v in given.items() for part in ("--plaintext", f"{k}={v}")]
+    pulumi("config", "set-all", "--stack", name, *pairs)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -163,12 +166,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repository", help="owner/name of the repository that deploys")
     parser.add_argument("--owner-id", default="", help="the number of its owner")
     parser.add_argument("--repository-id", default="", help="its number")
-    parser.add_argument("--region", default=os.environ.get("AWS_REGION", "us-east-1"))
     given = parser.parse_args(arguments)
     import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        session = boto3.Session(region_name=given.region)
+        session = boto3.Session(region_name=os.environ.get("AWS_REGION"))
+        if not session.region_name:
+            raise StackError("which region? Set it: export AWS_REGION=eu-central-1")
         repository = None
         if given.repository:
             repository = find_repository(given.repository, given.owner_id, given.repository_id)
@@ -189,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prepare_stack(given.stack, state, prefect_settings(session, given.stack))
         say(f"Pulumi's state: {state.backend}")
         say(f"next: make up STACK={given.stack or 'dev'}")
-    except StackError as error:
+    except (StackError, BotoCoreError, ClientError) as error:
         sys.exit(f"{error}")
 
 

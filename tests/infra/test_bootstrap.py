@@ -53,7 +53,7 @@ def test_without_a_workspace_the_stack_hosts_its_own_server(
 
 def test_without_gh_the_numbers_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(StackError, match="--owner-id"):
+    with pytest.raises(StackError, match="OWNER_ID="):
         bootstrap.find_repository("acme/rides", "", "")
     given = bootstrap.find_repository("acme/rides", "11", "22")
     assert given == bootstrap.Repository("acme/rides", "11", "22")
@@ -67,3 +67,19 @@ def test_gh_gives_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subprocess.run", answer)
     found = bootstrap.find_repository("acme/rides", "", "")
     assert found == bootstrap.Repository("acme/rides", "11", "22")
+
+
+def test_without_region_or_credentials_one_line_says_so(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nowhere")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    with pytest.raises(SystemExit, match="export AWS_REGION="):
+        bootstrap.main([])
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    with pytest.raises(SystemExit, match="credentials"):
+        bootstrap.main([])
