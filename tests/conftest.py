@@ -51,6 +51,8 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "TMPDIR": str(folder),
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
+        # It would remove a rehearsal's database, which it takes for an old one of its own.
+        "DOCKER_HOST": "unix:///without-docker",
         "AUTH": "true",
     }
     log = folder / "log.txt"

@@ -109,10 +109,10 @@ class Session:
             self.docker("rm", "-f", "-v", name, check=False)
         self.docker("network", "rm", NETWORK, check=False)
 
-    def containers(self) -> list[str]:
+    def containers(self, *, running: bool = False) -> list[str]:
         """Containers on the rehearsal's network, beside the emulator's own."""
         found = self.docker(
-            "ps", "-a", "--filter", f"network={NETWORK}", "--format", "{{.Names}}", check=False
+            "ps", *([] if running else ["-a"]), "--filter", f"network={NETWORK}", "--format", "{{.Names}}", check=False
         )
         return sorted(name for name in found.stdout.split() if name != CONTAINER)
 

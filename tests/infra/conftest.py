@@ -28,6 +28,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "AUTH": "true",
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
+        # It would remove a rehearsal's database, which it takes for an old one of its own.
+        "DOCKER_HOST": "unix:///without-docker",
     }
     log = (tmp_path_factory.mktemp("emulator") / "log").open("w")
     program = ROOT / "infra/rehearsal/emulator/emulator.py"
