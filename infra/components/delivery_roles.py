@@ -159,6 +159,11 @@ def use_state(args: DeliveryRolesArgs, *, write: bool) -> list[iam.Statement]:
         statements.append(
             iam.allow("StateSecrets", "kms:Decrypt", *encrypt, on=[args.state_key_arn])
         )
+        if write:  # `manage_network` lets it change keys, which have no name; not this one
+            change_key = ("kms:PutKeyPolicy", "kms:ScheduleKeyDeletion")
+            statements.append(
+                iam.Statement("KeepStateKey", "Deny", change_key, (args.state_key_arn,))
+            )
     return statements
 
 

@@ -331,6 +331,9 @@ PREVIEW_MAY_NOT: dict[str, Call] = {
 }
 DEPLOYMENT_MAY_NOT: dict[str, Call] = {
     "remove another's bucket": lambda c: c("s3").delete_bucket(Bucket="other"),
+    "remove the key of Pulumi's state": lambda c: c("kms").schedule_key_deletion(
+        KeyId=f"arn:aws:kms:us-east-1:{HERE}:key/0a-b"
+    ),
     "make another role": lambda c: c("iam").create_role(
         RoleName="admin", AssumeRolePolicyDocument="{}"
     ),
