@@ -55,7 +55,7 @@ class Commit:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The Dockerfile's arguments. `created` is the commit's time: built again, it is the same."""
+        """The Dockerfile's arguments. CREATED is the commit's time: built again, it is the same."""
         created = datetime.fromtimestamp(self.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return {"SOURCE": self.source, "REVISION": self.revision, "CREATED": created}
 
@@ -115,7 +115,7 @@ def build_all(cpu: str) -> dict[str, Built]:
             *("build", "-q", "--target", target, "--platform", PLATFORMS[cpu], *tag),
             *("-f", str(ROOT / "docker/Dockerfile")),
             *(f"--build-arg={name}={value}" for name, value in arguments.items() if value),
-            *_machine(),
+            *machine_options(),
             str(ROOT),
             # BuildKit's word for it: the same commit gives the same dates in the image.
             SOURCE_DATE_EPOCH=str(commit.time),
@@ -124,7 +124,7 @@ def build_all(cpu: str) -> dict[str, Built]:
     return images
 
 
-def _machine() -> list[str]:
+def machine_options() -> list[str]:
     """What this machine's builds need beside the Dockerfile."""
     network = os.environ.get("TRAINYARD_BUILD_NETWORK")
     options = [f"--network={network}"] if network else []
@@ -152,7 +152,7 @@ class Trial:
     """What the flow image says of itself."""
 
     loads: dict[str, tuple[float, float]]
-    """Entrypoint -> seconds of the clock and of a processor until the flow could start."""
+    """Entrypoint -> seconds of a processor, and of the clock, until the flow could start."""
     packages: list[tuple[str, int]]
     """Bytes, the largest first."""
 
@@ -175,7 +175,7 @@ def broken_promises(added: int, trial: Trial, emulated: bool) -> list[str]:
             f"the flow image adds {added / 1e6:.0f} MB to its base, more than {MAX_ADDED_MB}: "
             f"see its largest packages ({largest}, ...) and requirements/flow.txt"
         )
-    for entrypoint, (_, processor) in trial.loads.items():
+    for entrypoint, (processor, _) in trial.loads.items():
         # The processor's time: others on this machine don't make an image slower.
         if processor > MAX_LOAD_SECONDS and not emulated:
             broken.append(
@@ -215,17 +215,15 @@ def _git(*arguments: str) -> str:
 def report(images: dict[str, Built], trial: Trial, tag: str) -> str:
     """Images, the largest packages, and how soon a flow can start."""
     base = images["base"].size
-    rows = [f"{'image':34}{'MB':>8}{'added':>8}{'seconds':>10}"]
+    rows = [f"{'image':38}{'MB':>8}{'added':>8}{'seconds':>10}"]
     for name in IMAGES:
-        image = images[name]
-        added = (image.size - base) / 1e6
-        rows.append(
-            f"{f'trainyard-{name}:{tag}':34}{image.size / 1e6:8.0f}{added:8.0f}{image.seconds:10.1f}"
-        )
-    rows += ["", f"{'largest in the flow image':34}{'MB':>8}"]
-    rows += [f"{name:34}{size / 1e6:8.1f}" for name, size in trial.packages[:10]]
-    rows += ["", f"{'until a flow can start':34}{'s':>8}{'of CPU':>8}"]
-    rows += [f"{name:34}{clock:8.1f}{cpu:8.1f}" for name, (clock, cpu) in trial.loads.items()]
+        size, seconds = images[name].size / 1e6, images[name].seconds
+        label = f"trainyard-{name}:{tag}"
+        rows.append(f"{label:38}{size:8.0f}{size - base / 1e6:8.0f}{seconds:10.1f}")
+    rows += ["", f"{'largest in the flow image':38}{'MB':>8}"]
+    rows += [f"{name:38}{size / 1e6:8.1f}" for name, size in trial.packages[:10]]
+    rows += ["", f"{'until a flow can start':38}{'CPU s':>8}{'clock':>8}"]
+    rows += [f"{name:38}{cpu:8.1f}{clock:8.1f}" for name, (cpu, clock) in trial.loads.items()]
     return "\n".join(rows)
 
 
