@@ -24,6 +24,7 @@ NETWORK, SUBNET, ADDRESS = "trainyard-rehearsal", "169.254.170.0/24", "169.254.1
 # This machine, as containers of that network see it.
 GATEWAY = "169.254.170.1"
 CONTAINER = "trainyard-emulator"
+OWNER = "trainyard.home"  # the emulator's label: the home of the session that started it
 IMAGE = "trainyard-emulator"
 # What GitHub would say of a job; the emulator doesn't check signatures.
 REPOSITORY = {"githubRepository": "acme/rides", "githubOwnerId": "11", "githubRepositoryId": "22"}
@@ -62,8 +63,18 @@ class Session:
 
     # --- the emulator -----------------------------------------------------------------------------
     def start(self) -> None:
-        """Build and start the emulator, unless it runs already."""
-        if self.answers():
+        """Build and start the emulator, unless this session has done so.
+
+        A machine has one, for its address is fixed: another session's is left alone.
+        """
+        owner = self.owner()
+        if owner not in (None, self.home.resolve()):
+            raise RehearsalError(
+                f"another rehearsal's emulator runs on this machine, that of {owner}. End it where "
+                "it was begun (`make down STACK=rehearsal`, or let its tests end); if nobody does, "
+                f"`docker rm -f {CONTAINER}`, and start this one again"
+            )
+        if owner and self.answers():
             return
         folder = self.home / "emulator"
         shutil.copytree(Path(__file__).parent / "emulator", folder, dirs_exist_ok=True)
@@ -81,7 +92,8 @@ class Session:
             shutil.rmtree(folder, ignore_errors=True)
         self.docker("network", "create", "--subnet", SUBNET, "--gateway", GATEWAY, NETWORK)
         self.docker(
-            *("run", "-d", "--name", CONTAINER, "--network", NETWORK, "--ip", ADDRESS),
+            *("run", "-d", "--name", CONTAINER, "--hostname", CONTAINER),
+            *("--label", f"{OWNER}={self.home.resolve()}", "--network", NETWORK, "--ip", ADDRESS),
             *("-p", f"127.0.0.1:{self.port}:4566"),
             *("-v", "/var/run/docker.sock:/var/run/docker.sock"),
             *("-e", "AUTH=true"),
@@ -103,31 +115,41 @@ class Session:
         return False
 
     def stop(self) -> None:
-        """Remove the emulator and all that it started."""
+        """Remove the emulator and all that it started, unless it is another session's."""
+        if self.owner() not in (None, self.home.resolve()):
+            return
         self.docker("rm", "-f", "-v", CONTAINER, check=False)
         for name in self.containers():
             self.docker("rm", "-f", "-v", name, check=False)
         self.docker("network", "rm", NETWORK, check=False)
 
+    def owner(self) -> Path | None:
+        """The home of the session whose emulator runs on this machine."""
+        shown = f'{{{{.Label "{OWNER}"}}}}'
+        found = self.docker("ps", "--filter", f"name=^{CONTAINER}$", "--format", shown).stdout
+        return Path(found.strip()) if found.strip() else None
+
     def containers(self, *, running: bool = False) -> list[str]:
-        """Containers on the rehearsal's network, beside the emulator's own."""
-        found = self.docker(
-            "ps", *([] if running else ["-a"]), "--filter", f"network={NETWORK}", "--format", "{{.Names}}", check=False
-        )
-        return sorted(name for name in found.stdout.split() if name != CONTAINER)
+        """Containers that the emulator started, and what else is on its network."""
+        filters = (f"network={NETWORK}", f"label=ministack.instance={CONTAINER}:4566")
+        which = [] if running else ["-a"]
+        shown = [self.docker("ps", *which, "-f", f, "--format", "{{.Names}}") for f in filters]
+        return sorted({name for found in shown for name in found.stdout.split()} - {CONTAINER})
 
     def docker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the Docker client."""
         command = docker_command()
         if command is None:
             raise RehearsalError("no Docker engine answers: install one, or start it")
-        return subprocess.run(  # noqa: S603
+        done = subprocess.run(  # noqa: S603
             [command, *arguments],
             capture_output=True,
             text=True,
-            check=check,
             env={**os.environ, "DOCKER_BUILDKIT": "1"},
         )
+        if check and done.returncode:
+            raise RehearsalError(f"docker {' '.join(arguments)}:\n{done.stderr[-2000:]}")
+        return done
 
     # --- this machine's side ----------------------------------------------------------------------
     @property
