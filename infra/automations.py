@@ -14,10 +14,14 @@ from prefect.events.schemas.automations import AutomationCore
 SILENCE = 120.0
 # Fargate takes a minute or two, and more where capacity is short.
 WAIT_FOR_MACHINE = 600.0
+# One death is often reported twice, as by a run's supervisor and, when its task has gone, by ECS.
+# The second report must find the run crashed: it would hit the new start.
+SETTLE = 60.0
 STARTS = 3
 # How long a start's crash is remembered as answered: longer than a run waits in a queue.
 MEMORY = 7 * 24 * 3600.0
 
+RECOVERING = "Recovering"
 RUN, COUNT = "prefect.resource.id", "prefect.run-count"
 
 
@@ -27,6 +31,7 @@ def automations(
     *,
     silence: float = SILENCE,
     wait_for_machine: float = WAIT_FOR_MACHINE,
+    settle: float = SETTLE,
     starts: int = STARTS,
 ) -> list[AutomationCore]:
     """The automations of a work pool; `notify` is the block that tells people, if there is one."""
@@ -35,20 +40,6 @@ def automations(
     # Heartbeats don't say which pool they are from, so deployments carry its name as a tag. Runs of
     # others, whose hearts may beat slower, are left alone.
     tagged = {"prefect.resource.role": "tag", RUN: f"prefect.tag.{work_pool}"}
-    again = [str(count) for count in range(starts)]
-
-    def crashed(counts: list[str], times: int = 1) -> dict[str, Any]:
-        return {
-            "type": "event",
-            "posture": "Reactive",
-            "expect": ["prefect.flow-run.Crashed"],
-            "match": {**any_run, COUNT: counts},
-            "match_related": in_pool,
-            # Once for each start of each run, so that a run which never starts ends too.
-            "for_each": [RUN, COUNT],
-            "threshold": times,
-            "within": MEMORY,
-        }
 
     def tell(what_next: str) -> list[dict[str, Any]]:
         body = (
@@ -85,8 +76,12 @@ def automations(
             "trigger": {
                 "type": "event",
                 "posture": "Proactive",
-                # The second is what Prefect's observer makes of a task that ECS prepares.
-                "after": ["prefect.flow-run.Pending", "prefect.flow-run.InfrastructurePending"],
+                # All that a run is called between its schedule and its start.
+                "after": [
+                    "prefect.flow-run.Pending",
+                    "prefect.flow-run.Submitting",
+                    "prefect.flow-run.InfrastructurePending",
+                ],
                 "expect": ["prefect.flow-run.*"],
                 "match": any_run,
                 "match_related": in_pool,
@@ -100,12 +95,43 @@ def automations(
             ],
         },
         {
+            "name": f"{work_pool}: a crashed run is prepared to start again",
+            "description": "Once for each start: a run that never starts doesn't go on for ever.",
+            "trigger": {
+                "type": "event",
+                "posture": "Reactive",
+                "expect": ["prefect.flow-run.Crashed"],
+                "match": {**any_run, COUNT: [str(count) for count in range(starts)]},
+                "match_related": in_pool,
+                "for_each": [RUN, COUNT],
+                "within": MEMORY,
+            },
+            "actions": [
+                # Forced, because Prefect lets nothing crash twice.
+                _becomes(
+                    "CRASHED",
+                    f"Crashed; it is scheduled again after {settle:.0f} s.",
+                    name=RECOVERING,
+                    force=True,
+                ),
+                *tell("It is scheduled again, and goes on after the tasks that it has finished."),
+            ],
+        },
+        {
             "name": f"{work_pool}: a crashed run starts again",
             "description": "What its tasks have finished comes from the result storage.",
-            "trigger": crashed(again),
+            "trigger": {
+                "type": "event",
+                "posture": "Proactive",
+                "after": [f"prefect.flow-run.{RECOVERING}"],
+                "expect": ["prefect.flow-run.*"],
+                "match": any_run,
+                "match_related": in_pool,
+                "for_each": [RUN],
+                "within": settle,
+            },
             "actions": [
-                _becomes("SCHEDULED", "Crashed, and scheduled again.", name="AwaitingRetry"),
-                *tell("It is scheduled again, and goes on after the tasks that it has finished."),
+                _becomes("SCHEDULED", "Crashed, and scheduled again.", name="AwaitingRetry")
             ],
         },
     ]
@@ -115,13 +141,16 @@ def automations(
                 "name": f"{work_pool}: a run that crashes again and again is given up",
                 "description": "It stays Crashed; people are told.",
                 "trigger": {
-                    "type": "compound",
-                    "require": "any",
-                    "triggers": [
-                        crashed([str(count) for count in range(starts, 100)]),
-                        crashed(again, times=2),
-                    ],
-                    "within": None,
+                    "type": "event",
+                    "posture": "Proactive",
+                    "after": ["prefect.flow-run.Crashed"],
+                    "expect": ["prefect.flow-run.*"],
+                    "match": any_run,
+                    "match_related": in_pool,
+                    "for_each": [RUN],
+                    # Longer than the above takes: an event that the server reads twice, as it does
+                    # after an error, mustn't give up a run that goes on.
+                    "within": 2 * settle,
                 },
                 "actions": tell("It is given up: look at its log, then retry it in Prefect."),
             }
@@ -129,5 +158,13 @@ def automations(
     return [AutomationCore.model_validate(each) for each in wanted]
 
 
-def _becomes(state: str, message: str, name: str | None = None) -> dict[str, Any]:
-    return {"type": "change-flow-run-state", "state": state, "name": name, "message": message}
+def _becomes(
+    state: str, message: str, name: str | None = None, force: bool = False
+) -> dict[str, Any]:
+    return {
+        "type": "change-flow-run-state",
+        "state": state,
+        "name": name,
+        "message": message,
+        "force": force,
+    }
