@@ -30,7 +30,9 @@ from prefect.settings import (
 from rich.console import Console
 
 from infra import images, stacks
+from infra.naming import Names
 from infra.outputs import EcsWorkPool, StackOutputs
+from infra.rehearsal import rights
 from infra.rehearsal.session import GATEWAY, ROOT, RehearsalError, Session, inventory, missing
 
 STACK = "rehearsal"
@@ -281,12 +283,13 @@ def build_images(rehearsal: Rehearsal) -> dict[str, str]:
 
 def check_unchanged(rehearsal: Rehearsal) -> str:
     """A second `make up` changes nothing."""
-    found = json.loads(rehearsal.pulumi.run("preview", "--json"))["steps"]
-    changed = {s["urn"].rsplit("::", 1)[1]: s["op"] for s in found if s["op"] != "same"}
+    foreseen = json.loads(rehearsal.pulumi.run("preview", "--json"))
+    steps = foreseen["steps"]
+    changed = {s["urn"].rsplit("::", 1)[1]: s["op"] for s in steps if s["op"] != "same"}
     if changed:
         raise RehearsalError(f"a second `make up` would change {changed}")
     rehearsal.up()
-    return f"{len(found)} resources unchanged"
+    return f"{foreseen['changeSummary']['same']} resources unchanged"
 
 
 def check_services(rehearsal: Rehearsal) -> str:
@@ -337,6 +340,14 @@ def train(rehearsal: Rehearsal) -> str:
     return f"first task after {waited:.0f} s, champion version {version}, {len(results)} results"
 
 
+def check_rights(rehearsal: Rehearsal) -> str:
+    """Nothing was denied to the stack's roles, and they may nothing that nobody used."""
+    granted = rights.grants(rehearsal.root, f"{Names(STACK).prefix}-")
+    if found := rights.problems(granted, rights.decisions(rehearsal.session.log())):
+        raise RehearsalError("\n".join(found))
+    return f"{sum(map(len, granted.values()))} rights of {len(granted)} roles"
+
+
 @contextmanager
 def step(console: Console, title: str) -> Iterator[list[str]]:
     """A line of the table: the step, its time, what it found."""
@@ -369,6 +380,7 @@ def rehearse(rehearsal: Rehearsal, console: Console) -> None:
         ("make up, again", lambda: check_unchanged(rehearsal)),
         ("what runs", lambda: check_services(rehearsal)),
         ("a training run", lambda: train(rehearsal)),
+        ("rights", lambda: check_rights(rehearsal)),
         ("make down", lambda: rehearsal.destroy()),
     ):
         with step(console, title) as found:

@@ -123,6 +123,11 @@ class Session:
             self.docker("rm", "-f", "-v", name, check=False)
         self.docker("network", "rm", NETWORK, check=False)
 
+    def log(self) -> str:
+        """What the emulator says."""
+        said = self.docker("logs", CONTAINER)
+        return said.stdout + said.stderr
+
     def owner(self) -> Path | None:
         """The home of the session whose emulator runs on this machine."""
         shown = f'{{{{.Label "{OWNER}"}}}}'
