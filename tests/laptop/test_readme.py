@@ -17,6 +17,7 @@ README = (ROOT / "README.md").read_text()
 ELSEWHERE = {
     "make demo": "tests/laptop/test_laptop.py, and CI",
     "make test": "this is it",
+    "make rehearse": "tests/rehearsal/test_pulumi_up.py takes its steps",
     "make demo DATA=tlc TRAIN=2023-01 VALID=2023-02": "needs TLC's site; "
     "tests/unit/test_source.py fetches months from a server of its own",
 }
