@@ -1,4 +1,5 @@
-"""Tells a Prefect server about a stack: StackOutputs -> work pool, variables, blocks, limits.
+"""Tells a Prefect server about a stack: StackOutputs -> work pool, variables, blocks, limits,
+automations.
 
 `python -m infra.register --outputs FILE`. A second run changes nothing and says so.
 """
