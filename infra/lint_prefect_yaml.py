@@ -177,6 +177,12 @@ def _deployment(
         yield from _name(where, rendered.get("name"), flow, entrypoint, seen)
     if "work_pool" not in wrong:
         yield from _work_pool(where, raw.get("work_pool"), rendered.get("work_pool"), environment)
+    watched = environment.get("TRAINYARD_WORK_POOL")
+    if "tags" not in wrong and watched and watched not in (rendered.get("tags") or []):
+        yield (
+            f"{where}.tags: without the pool's name nobody notices a run that goes silent;"
+            ' add "{{ $TRAINYARD_WORK_POOL }}"'
+        )
     if "parameters" not in wrong:
         yield from _parameters_and_schedules(where, flow, rendered)
     yield from _concurrency_limit(f"{where}.concurrency_limit", raw.get("concurrency_limit"))

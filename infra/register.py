@@ -1,4 +1,5 @@
-"""Tells a Prefect server about a stack: StackOutputs -> work pool, variables, blocks, limits.
+"""Tells a Prefect server about a stack: StackOutputs -> work pool, variables, blocks, limits,
+automations.
 
 `python -m infra.register --outputs FILE`. A second run changes nothing and says so.
 """
@@ -24,12 +25,11 @@ from prefect.client.schemas.actions import (
     WorkPoolUpdate,
 )
 from prefect.client.schemas.objects import BlockDocument
+from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.filesystems import LocalFileSystem
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
 from infra.automations import automations
 from infra.job_templates import base_job_template, result_block
@@ -150,7 +150,9 @@ def _automations(client: SyncPrefectClient, work_pool: str) -> Iterator[Change]:
         elif existing.model_dump(exclude={"id"}) == wanted.model_dump():
             yield Change("automation", wanted.name, "unchanged")
         else:
-            client.update_automation(existing.id, wanted)
+            # All of it, said outright: what isn't said stays as it is.
+            whole = AutomationCore.model_validate(wanted.model_dump(exclude={"owner_resource"}))
+            client.update_automation(existing.id, whole)
             yield Change("automation", wanted.name, "updated")
     for name, gone in owned.items():
         client.delete_automation(gone.id)
@@ -224,14 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValidationError, RegisterError) as error:
         print(f"{path}: {error}", file=sys.stderr)
         return 1
-    table = Table(box=None, header_style="bold")
-    for column in ("what", "name", "result"):
-        table.add_column(column, no_wrap=True)
     for change in changes:
-        table.add_row(change.kind, change.name, change.result)
-    console = Console()
-    console.print(table)
-    console.print(summary(changes))
+        print(f"{change.result:<9}  {change.kind:<17}  {change.name}")
+    print(summary(changes))
     return 0
 
 

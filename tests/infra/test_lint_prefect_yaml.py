@@ -45,6 +45,7 @@ deployments:
   - name: train
     entrypoint: pipeline.py:train
     parameters: {trials: 5}
+    tags: ["{{ $TRAINYARD_WORK_POOL }}"]
     work_pool: *pool
     concurrency_limit: {limit: 1, collision_strategy: ENQUEUE, grace_period_seconds: 600}
     schedules:
@@ -52,7 +53,8 @@ deployments:
       - {interval: 3600, timezone: UTC, parameters: {month: 2023-02}}
   - name: score
     entrypoint: pipeline.py:score
-    tags: [daily]
+    description: daily
+    tags: [daily, "{{ $TRAINYARD_WORK_POOL }}"]
     work_pool: *pool
     triggers:
       - {type: event, expect: [drift], parameters: {month: "{{ event.month }}"}}
@@ -115,11 +117,15 @@ MISTAKES = {
         "directory.directry: prefect.",
     ),
     "boolean key": (
-        "tags: [daily]",
+        "description: daily",
         "on: push",
         "deployments[score].True: Prefect doesn't know it",
     ),
-    "key twice": ("tags: [daily]", "name: again", "line 22: isn't YAML: 'name' is there twice"),
+    "key twice": (
+        "description: daily",
+        "name: again",
+        "line 23: isn't YAML: 'name' is there twice",
+    ),
     # types
     "top type": ("name: example", "prefect-version: 3", "yaml: prefect-version: input should be a"),
     "entrypoint type": ("pipeline.py:score", "5", "score].entrypoint: input should be a valid str"),
@@ -136,7 +142,7 @@ MISTAKES = {
         "deployments[train].work_pool.work_queue_name: input should be a valid string",
     ),
     "version as number": (
-        "tags: [daily]",
+        "description: daily",
         "version: 1.0",
         "score].version: input should be a valid str",
     ),
@@ -326,6 +332,11 @@ MISTAKES = {
         "",
         "job_variables.image: missing, so a container would start",
     ),
+    "not watched": (
+        'tags: [daily, "{{ $TRAINYARD_WORK_POOL }}"]',
+        "tags: [daily]",
+        "deployments[score].tags: without the pool's name nobody notices a run that goes silent",
+    ),
     # names
     "no name": ("- name: score\n   ", "-", "deployments[1].name: missing, so Prefect would skip"),
     "slash in name": ("name: score", "name: score/daily", "name: Prefect refuses / in names"),
@@ -336,13 +347,13 @@ MISTAKES = {
     ),
     # steps
     "deployment's own step": (
-        "tags: [daily]",
+        "description: daily",
         "pull: [prefect.deployments.steps.git_clone: {branch: main}]",
         "score].pull[0].prefect.deployments.steps.git_clone.repository: missing; the step needs it",
     ),
     "no pull": (PULL, "", "deployments[train].pull: there is no pull step"),
     "pull set to null": (
-        "tags: [daily]",
+        "description: daily",
         "pull:",
         "deployments[score].pull: there is no pull step",
     ),
@@ -359,12 +370,12 @@ MISTAKES = {
     ),
     "top step as text": (PULL, "pull: [make]\n", "yaml: pull: input should be a valid dictionary"),
     "secret in a step": (
-        "tags: [daily]",
+        "description: daily",
         "pull: [prefect.deployments.steps.git_clone: {repository: r, access_token: t0k3n}]",
         "score].pull[0].prefect.deployments.steps.git_clone.access_token: looks like a secret",
     ),
     "step as text": (
-        "tags: [daily]",
+        "description: daily",
         "build: [make]",
         "score].build: input should be a valid dictionary, not 'make'",
     ),
@@ -422,17 +433,17 @@ MISTAKES = {
         'timezone: invalid timezone: "America/Gotham"',
     ),
     "legacy schedule": (
-        "tags: [daily]",
+        "description: daily",
         "schedule: {interval: 60}",
         "score].schedule: deprecated; write a list",
     ),
     "schedules as mapping": (
-        "tags: [daily]",
+        "description: daily",
         "schedules: {interval: 60}",
         "score].schedules: isn't a list",
     ),
     "schedule as text": (
-        "tags: [daily]",
+        "description: daily",
         "schedules: [daily]",
         "score].schedules[0]: isn't a mapping",
     ),
@@ -448,7 +459,7 @@ MISTAKES = {
         "deployments[score].triggers: isn't a list of mappings",
     ),
     "sla": (
-        "tags: [daily]",
+        "description: daily",
         "sla: [{name: x}]",
         "deployments[score].sla: only Prefect Cloud has these",
     ),
@@ -547,9 +558,9 @@ def test_empty_variable_is_refused(tmp_path: Path) -> None:
     [
         ("INFO", "'{{ ctx.flow_run.id }}'"),  # a worker fills it in
         ("LOG_LEVEL: INFO", "DB_PASSWORD: arn:aws:secretsmanager:eu-west-1:1:secret:x"),
-        ("tags: [daily]", "pull: []"),  # says that there is nothing to pull
+        ("description: daily", "pull: []"),  # says that there is nothing to pull
         (
-            "tags: [daily]",
+            "description: daily",
             "build: {prefect.deployments.steps.run_shell_script: {id: b, script: x}}",
         ),
         ("    directory:", "    id: code\n      directory:"),
@@ -561,7 +572,9 @@ def test_what_prefect_allows_is_allowed(old: str, new: str, tmp_path: Path) -> N
 
 
 def test_steps_of_ones_own_are_known_by_their_signature(tmp_path: Path) -> None:
-    file = project(tmp_path, GOOD.replace("tags: [daily]", "pull: [own_steps.fetch: {depth: 1}]"))
+    file = project(
+        tmp_path, GOOD.replace("description: daily", "pull: [own_steps.fetch: {depth: 1}]")
+    )
     tmp_path.joinpath("own_steps.py").write_text("def fetch(url, **options): ...")
     (problem,) = problems(file, ENVIRONMENT)
     assert "pull[0].own_steps.fetch.url: missing; the step needs it" in problem

@@ -7,12 +7,15 @@ from pathlib import Path
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.events import Automation, EventTrigger, ResourceSpecification
 from prefect.filesystems import LocalFileSystem
 from prefect.utilities.schema_tools import validate
 from prefect.variables import Variable
 from prefect.workers.process import ProcessJobConfiguration
 from prefect_aws import AwsCredentials, S3Bucket
 
+from infra.automations import SILENCE, automations
+from infra.job_templates import base_job_template
 from infra.outputs import ProcessWorkPool, StackOutputs
 from infra.register import RegisterError, main, register, summary
 
@@ -34,6 +37,17 @@ def results(outputs: StackOutputs) -> dict[str, str]:
     return {change.name: change.result for change in register(outputs)}
 
 
+def automation_names(outputs: StackOutputs) -> list[str]:
+    return [each.name for each in automations(outputs.work_pool.name, notify=None)]
+
+
+def automations_there(outputs: StackOutputs) -> dict[str, Automation]:
+    """What Prefect has for the pool, whoever made it."""
+    with get_client(sync_client=True) as client:
+        found = client.read_automations()
+    return {each.name: each for each in found if outputs.work_pool.name in each.name}
+
+
 def job_template(outputs: StackOutputs) -> dict[str, object]:
     with get_client(sync_client=True) as client:
         return client.read_work_pool(outputs.work_pool.name).base_job_template
@@ -42,15 +56,17 @@ def job_template(outputs: StackOutputs) -> dict[str, object]:
 def test_a_second_run_changes_nothing_and_says_so(outputs: StackOutputs) -> None:
     assert results(outputs)[outputs.work_pool.name] == "created"
     changes = register(outputs)
-    assert {change.result for change in changes} == {"unchanged"}
+    assert {change.result for change in changes} == {"unchanged", "not set"}
     assert summary(changes) == "nothing to change"
-    assert {change.name for change in changes} == {
+    assert [change.name for change in changes] == [
         "trainyard-results",
         "trainyard_artifact_store",
         "trainyard_tracking_uri",
         "tlc-downloads",
+        "TRAINYARD_NOTIFY_WEBHOOK",
+        *automation_names(outputs),
         outputs.work_pool.name,
-    }
+    ]
 
 
 def test_only_what_differs_is_updated(outputs: StackOutputs) -> None:
@@ -61,6 +77,8 @@ def test_only_what_differs_is_updated(outputs: StackOutputs) -> None:
         "trainyard_artifact_store": "unchanged",
         "trainyard_tracking_uri": "updated",
         "tlc-downloads": "unchanged",
+        "TRAINYARD_NOTIFY_WEBHOOK": "not set",
+        **dict.fromkeys(automation_names(outputs), "unchanged"),
         outputs.work_pool.name: "updated",  # runs find MLflow by it
     }
 
@@ -129,6 +147,7 @@ def test_a_run_gets_the_code_the_result_storage_and_its_own_variables(
     )
     assert job.command == "python -m prefect.engine"
     assert job.env == {
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": "local-file-system/trainyard-results",
         "PYTHONPATH": "/home/me/a clone",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000",
@@ -152,6 +171,103 @@ def test_a_pool_of_another_type_is_not_overwritten(outputs: StackOutputs) -> Non
         register(outputs)
 
 
+def test_automations_that_somebody_changed_or_copied_are_put_right(outputs: StackOutputs) -> None:
+    register(outputs)
+    name, other, *_ = automation_names(outputs)
+    with get_client(sync_client=True) as client:
+        client.pause_automation(automations_there(outputs)[name].id)
+        client.delete_automation(automations_there(outputs)[other].id)
+    found = results(outputs)
+    assert (found[name], found[other]) == ("updated", "created")
+    assert automations_there(outputs)[name].enabled
+    assert summary(register(outputs)) == "nothing to change"
+
+
+def test_an_automation_that_left_the_code_is_removed_and_others_stay(
+    outputs: StackOutputs,
+) -> None:
+    register(outputs)
+    pool = outputs.work_pool.name
+    mine = automations(pool, notify=None)[0]
+    with get_client(sync_client=True) as client:
+        for name, owner in (
+            (f"{pool}: of old", f"trainyard.work-pool.{pool}"),
+            (f"{pool}'s", None),
+        ):
+            client.create_automation(
+                mine.model_copy(update={"name": name, "owner_resource": owner})
+            )
+    assert results(outputs)[f"{pool}: of old"] == "removed"
+    assert set(automations_there(outputs)) == {*automation_names(outputs), f"{pool}'s"}
+    assert summary(register(outputs)) == "nothing to change"
+
+
+def test_only_runs_of_the_stacks_pool_are_crashed_or_started_again() -> None:
+    for each in automations("the-pool", notify=uuid.uuid4()):
+        assert isinstance(each.trigger, EventTrigger)
+        related = each.trigger.match_related
+        assert isinstance(related, ResourceSpecification)
+        by_pool = {"prefect.resource.role": "work-pool", "prefect.resource.name": "the-pool"}
+        by_tag = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.the-pool"}
+        assert related.root in (by_pool, by_tag)
+
+
+def test_a_run_is_silent_when_three_of_its_heartbeats_are_missing(outputs: StackOutputs) -> None:
+    variables = base_job_template(outputs)["variables"]["properties"]
+    beat = float(variables["env"]["default"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    assert 3 * beat < SILENCE < 180
+
+
+def test_without_a_webhook_automations_tell_nobody(
+    outputs: StackOutputs, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "outputs.json"
+    file.write_text(outputs.model_dump_json())
+    assert main(["--outputs", str(file)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["not", "set", "notifications", "TRAINYARD_NOTIFY_WEBHOOK"] in lines
+    actions = [a.type for each in automations_there(outputs).values() for a in each.actions]
+    assert set(actions) == {"change-flow-run-state"}
+
+
+def test_a_webhook_is_told_and_its_address_kept_secret(
+    outputs: StackOutputs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "outputs.json"
+    file.write_text(outputs.model_dump_json())
+    monkeypatch.setenv("TRAINYARD_NOTIFY_WEBHOOK", "https://hooks.example.com/s3cret")
+    try:
+        assert main(["--outputs", str(file)]) == 0
+        printed = capsys.readouterr()
+        assert "s3cret" not in printed.out + printed.err
+        with get_client(sync_client=True) as client:
+            block = client.read_block_document_by_name(
+                "trainyard-notifications", "custom-webhook", include_secrets=False
+            )
+        assert "s3cret" not in block.model_dump_json()
+        told = [
+            each.name
+            for each in automations_there(outputs).values()
+            if block.id in [getattr(action, "block_document_id", None) for action in each.actions]
+        ]
+        assert [name.split(": ")[1] for name in sorted(told)] == [
+            "a crashed run is prepared to start again",
+            "a run that crashes again and again is given up",
+        ]
+        assert summary(register(outputs)) == "nothing to change"
+        monkeypatch.setenv("TRAINYARD_NOTIFY_WEBHOOK", "https://hooks.example.com/n3w")
+        assert summary(register(outputs)) == "1 updated"
+        # who registers without knowing the address doesn't silence the automations
+        monkeypatch.delenv("TRAINYARD_NOTIFY_WEBHOOK")
+        assert summary(register(outputs)) == "nothing to change"
+    finally:
+        with get_client(sync_client=True) as client:
+            client.delete_block_document(block.id)
+
+
 def test_a_server_that_refuses_is_quoted(outputs: StackOutputs) -> None:
     wrong = outputs.model_copy(update={"prefect_api_url": outputs.prefect_api_url + "/nowhere"})
     with pytest.raises(RegisterError, match=r"refuses POST /api/nowhere/.*: 404"):
@@ -165,7 +281,7 @@ def test_the_command_prints_what_became_of_each_object(
     file.write_text(outputs.model_dump_json())
     assert main(["--outputs", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert ["work", "pool", outputs.work_pool.name, "created"] in [line.split() for line in lines]
+    assert ["created", "work", "pool", outputs.work_pool.name] in [line.split() for line in lines]
     assert main(["--outputs", str(file)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "nothing to change"
 

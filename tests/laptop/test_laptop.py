@@ -244,7 +244,7 @@ def test_ctrl_c_in_a_demo_cancels_its_run_and_leaves_the_stack_up(stack: Clone) 
     )
 
 
-def test_a_worker_that_dies_under_a_demo_is_named_and_its_run_given_up(stack: Clone) -> None:
+def test_a_worker_that_dies_under_a_demo_is_named_and_its_run_starts_again(stack: Clone) -> None:
     process = stack.start("demo")
     seen = read_until(process, "✓ stage     begin")
     kill(stack, "worker")
@@ -255,7 +255,10 @@ def test_a_worker_that_dies_under_a_demo_is_named_and_its_run_given_up(stack: Cl
     assert "dead" in status
     assert str(stack.home / "logs" / "worker.log") in status
     assert "✓ worker" in stack.run("up")
-    assert newest_run(stack)["state_name"] == "Crashed"
+    wait_for(
+        "the run is about to start again",
+        lambda: newest_run(stack)["state_name"] == "Recovering",
+    )
 
 
 @pytest.mark.parametrize(("service", "label"), [("mlflow", "MLflow"), ("prefect", "Prefect")])
