@@ -14,9 +14,10 @@
 - What a role was allowed or denied for the first time stands in the emulator's log, as "decided {...}".
 - Requests count as made by TLS, and budgets are authorized by the actions that AWS has for them.
 - Parameters by path, database groups, budgets, alarms, dashboards and rules are authorized by their names.
-- A call takes effect once, however often the SDK sends it: CreateVpc and others know no client token, and an answer that is lost with
-  its connection (some are here; a slow one isn't asked for twice) would leave a second VPC, of which Pulumi knows nothing. On AWS it
-  would too, but a rehearsal's question is what the program leaves. Repeated calls stand in the emulator's log.
+- A call takes effect once, however often the SDK sends it: CreateVpc and others know no client token, and an answer that never arrives
+  would leave a second VPC, of which Pulumi knows nothing. Terraform's provider, on a busy machine, asks again now and then for what was
+  answered in milliseconds, on a connection that stayed open; Hypercorn leaves a request unanswered that comes as it closes an idle
+  connection. On AWS it would too, but a rehearsal's question is what the program leaves. Repeated calls stand in the emulator's log.
 - "ECS Task State Change" events go to EventBridge as AWS sends them, so rules, queues and observers see tasks start and stop.
 
 It has to run in a container whose address on its network is 169.254.170.2, the one that ECS uses: see the Dockerfile beside it.
