@@ -65,14 +65,24 @@ class Pulumi:
         found: dict[str, Any] = json.loads(self.run("stack", "output", "--json", "--show-secrets"))
         return found
 
-    @staticmethod
-    def _unasked() -> list[str]:
-        # A person sees the preview and says yes; where nobody sits there is nobody to ask.
-        return [] if sys.stdin.isatty() else ["--yes", "--skip-preview"]
+    def _unasked(self) -> list[str]:
+        # A person sees the preview and says yes; where nobody looks there is nobody to ask.
+        return [] if self.log is None and sys.stdin.isatty() else ["--yes", "--skip-preview"]
 
     def run(self, *arguments: str) -> str:
         """`pulumi ARGUMENTS`, and what it wrote."""
         return self._call(arguments, subprocess.PIPE)
+
+    def run_here(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Run Python of ours on this machine; PREFECT_API_KEY opens Prefect Cloud."""
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, *command[1:]],
+            stdout=self.log,
+            stderr=self.log,
+            env={**os.environ, **self.environment, **environment},
+        )
+        if done.returncode:
+            raise StackError("Prefect wasn't told of the stack; the reason is above")
 
     def _call(self, arguments: Sequence[str], output: IO[str] | int | None) -> str:
         command = ["pulumi", "--cwd", str(self.folder), *arguments, "--stack", self.stack]
@@ -205,7 +215,6 @@ def _region(outputs: dict[str, Any]) -> str:
 def up(
     pulumi: Pulumi,
     connect: Callable[[dict[str, Any]], Aws] = aws,
-    run_here: Callable[[Sequence[str], Mapping[str, str]], None] | None = None,
 ) -> None:
     """Bring a stack up, in order. What is done already is left alone."""
     names = Names(pulumi.stack)
@@ -230,7 +239,7 @@ def up(
         pulumi.up()
     if not registered:
         say(f"{pulumi.stack}: telling Prefect of the stack")
-        run_deployer(pulumi, outputs, cloud, run_here or _run_here, "--register-only")
+        run_deployer(pulumi, outputs, cloud, "--register-only")
         cloud.write_parameter(ready_parameter, note(servers))
         say(f"{pulumi.stack}: starting the worker")
         pulumi.up()
@@ -240,20 +249,18 @@ def up(
 def deploy(
     pulumi: Pulumi,
     connect: Callable[[dict[str, Any]], Aws] = aws,
-    run_here: Callable[[Sequence[str], Mapping[str, str]], None] | None = None,
 ) -> None:
     """Register the stack, then make prefect.yaml's deployments, with the settings' flow image."""
     outputs = pulumi.outputs()
     if not outputs["flow_image"]:
         raise StackError(outputs["next"])
-    run_deployer(pulumi, outputs, connect(outputs), run_here or _run_here)
+    run_deployer(pulumi, outputs, connect(outputs))
 
 
 def run_deployer(
     pulumi: Pulumi,
     outputs: dict[str, Any],
     cloud: Aws,
-    run_here: Callable[[Sequence[str], Mapping[str, str]], None],
     *options: str,
 ) -> None:
     """Run infra/deployer.py where Prefect's API is reached: here, or inside the VPC."""
@@ -263,16 +270,7 @@ def run_deployer(
         cloud.run_task("deployer", command)
     else:
         image = {"TRAINYARD_IMAGE": outputs["flow_image"]}
-        run_here(command, {"AWS_DEFAULT_REGION": _region(outputs), **pulumi.environment, **image})
-
-
-def _run_here(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Run a command of ours; PREFECT_API_KEY opens Prefect Cloud."""
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, *command[1:]], env={**os.environ, **environment}
-    )
-    if done.returncode:
-        raise StackError("Prefect wasn't told of the stack; the reason is above")
+        pulumi.run_here(command, {"AWS_DEFAULT_REGION": _region(outputs), **image})
 
 
 def status(pulumi: Pulumi) -> None:

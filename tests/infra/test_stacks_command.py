@@ -52,8 +52,6 @@ class World:
         assert name == "/trainyard/dev/ready"
         self.noted = json.loads(value)
 
-    environment: Mapping[str, str] = {}
-
     def run_here(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         assert environment["TRAINYARD_IMAGE"] == self.image
         assert command[3] == "/trainyard/dev/outputs"
@@ -67,12 +65,12 @@ class World:
 
     def make_up(self) -> list[str]:
         self.log = []
-        stacks.up(self, connect=lambda outputs: self, run_here=self.run_here)  # type: ignore[arg-type]
+        stacks.up(self, connect=lambda outputs: self)  # type: ignore[arg-type]
         return self.log
 
     def make_deploy(self) -> list[str]:
         self.log = []
-        stacks.deploy(self, connect=lambda outputs: self, run_here=self.run_here)  # type: ignore[arg-type]
+        stacks.deploy(self, connect=lambda outputs: self)  # type: ignore[arg-type]
         return self.log
 
 
