@@ -133,14 +133,12 @@ def write_logs(log_group_arn: Input[str]) -> Statement:
 
 
 def use_prefix(bucket_arn: Input[str], prefix: str) -> tuple[Statement, ...]:
-    """Read and write one prefix of a bucket, and see nothing beside it."""
+    """Read and write one prefix of a bucket, and see nothing beside it. Nothing is deleted."""
     return (
         allow(
             "UsePrefix",
             "s3:AbortMultipartUpload",
-            "s3:DeleteObject",
             "s3:GetObject",
-            "s3:ListMultipartUploadParts",
             "s3:PutObject",
             on=[Output.format("{0}/{1}*", bucket_arn, prefix)],
         ),
@@ -150,7 +148,6 @@ def use_prefix(bucket_arn: Input[str], prefix: str) -> tuple[Statement, ...]:
             on=[bucket_arn],
             when={"StringLike": {"s3:prefix": [f"{prefix}*"]}},
         ),
-        allow("FindBucket", "s3:GetBucketLocation", on=[bucket_arn]),
     )
 
 

@@ -60,11 +60,9 @@ def most(at: Location, source_prefixes: Sequence[str]) -> list[iam.Statement]:
         iam.allow(
             "Buckets",
             "s3:AbortMultipartUpload",
-            "s3:DeleteObject",
             "s3:GetBucketLocation",
             "s3:GetObject",
             "s3:ListBucket",
-            "s3:ListMultipartUploadParts",
             "s3:PutObject",
             on=[at.bucket_arn(OWN)],  # the objects too: `*` goes over a slash
         ),

@@ -54,7 +54,11 @@ class FlowRuns(pulumi.ComponentResource):
         arns = list({id(s.arn): s.arn for s in args.secrets.values()}.values())
         if arns:
             start.append(iam.allow("ReadSecrets", "secretsmanager:GetSecretValue", on=arns))
-        rights = [*iam.use_prefix(args.bucket_arn, FLOWS)]
+        rights = [
+            *iam.use_prefix(args.bucket_arn, FLOWS),
+            # so s3fs asks whether a bucket is there
+            iam.allow("FindBucket", "s3:GetBucketLocation", on=[args.bucket_arn]),
+        ]
         if args.key_arn is not None:
             rights.append(iam.use_key(args.key_arn))
         rights += iam.read_sources(platform.location, args.source_prefixes)

@@ -213,13 +213,13 @@ class Rehearsal:
         with temporary_settings(opened), get_client(sync_client=True) as client:
             yield client
 
-    def mlflow(self, path: str, **query: str) -> httpx.Response:
+    def mlflow(self, route: str, **query: str) -> httpx.Response:
         """Ask the stack's MLflow, as its administrator, by the name that it answers to."""
         outputs = self.outputs
         password = self.secret(_pool(outputs).secrets["MLFLOW_TRACKING_PASSWORD"])
         host = outputs.tracking_uri.removeprefix("http://")
         return httpx.get(
-            f"http://{self.address('mlflow')}:5000{path}",
+            f"http://{self.address('mlflow')}:5000{route}",
             params=query,
             auth=("admin", password),
             headers={"Host": host},
@@ -328,6 +328,11 @@ def train(rehearsal: Rehearsal) -> str:
     )
     champion.raise_for_status()
     models = [key for key in rehearsal.keys("mlflow/") if key.endswith("MLmodel")]
+    # And back: how a scoring flow gets the model.
+    stored = models[0].removeprefix("mlflow/") if models else ""
+    artifacts = "/api/2.0/mlflow-artifacts/artifacts"
+    rehearsal.mlflow(artifacts, path=stored.rpartition("/")[0]).raise_for_status()
+    rehearsal.mlflow(f"{artifacts}/{stored}").raise_for_status()
     results = rehearsal.keys("flows/results/")
     logs = rehearsal.root.client("logs").filter_log_events(
         logGroupName=_pool(rehearsal.outputs).log_group, limit=10

@@ -9,7 +9,27 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Rights that a rehearsal doesn't use, by role and action, and why they are given all the same.
-UNUSED: Mapping[tuple[str, str], str] = {}
+UNUSED: Mapping[tuple[str, str], str] = {
+    ("-task", "s3:AbortMultipartUpload"): "A large artifact whose upload fails half-way.",
+    ("worker-task", "ecs:StopTask"): "A run that is cancelled.",
+    (
+        "worker-task",
+        "logs:GetLogEvents",
+    ): "The last lines of a run that died before it could speak.",
+    ("worker-task", "sqs:ChangeMessageVisibility"): "An event that takes minutes to handle.",
+    ("deployer-task", "ssm:GetParameter"): "With Prefect Cloud the Deployer isn't needed.",
+    ("network-flow-logs", "logs:CreateLogStream"): "The emulator's network writes no flow logs.",
+    ("network-flow-logs", "logs:PutLogEvents"): "The emulator's network writes no flow logs.",
+    **{
+        ("tunnel-task", f"ssmmessages:{action}"): "Systems Manager's tunnels have no emulator."
+        for action in (
+            "CreateControlChannel",
+            "CreateDataChannel",
+            "OpenControlChannel",
+            "OpenDataChannel",
+        )
+    },
+}
 # What a role asks for and does without.
 DENIED: Mapping[tuple[str, str], str] = {
     ("flows-task", "s3:ListBucket"): (
