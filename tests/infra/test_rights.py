@@ -17,10 +17,16 @@ def test_what_was_denied_is_a_problem() -> None:
 
 
 def test_a_right_that_nobody_used_is_a_problem() -> None:
-    found = rights.problems({WORKER: {"ecs:RunTask", "ecs:StopTask"}}, rights.decisions(LOG))
-    assert "trainyard-x-worker-task may ecs:StopTask, and nothing used it" in found
+    found = rights.problems({WORKER: {"ecs:RunTask", "ecs:ListTasks"}}, rights.decisions(LOG))
+    assert "trainyard-x-worker-task may ecs:ListTasks, and nothing used it" in found
 
 
 def test_a_role_that_did_nothing_needs_no_rights() -> None:
     found = rights.problems({"trainyard-x-idle-task-abc1234": {"s3:GetObject"}}, {})
     assert found == ["trainyard-x-idle-task may s3:GetObject, and nothing used it"]
+
+
+def test_what_has_its_reason_is_none() -> None:
+    excused = {"ecs:RunTask", "ecs:StopTask"}  # StopTask: a run that is cancelled
+    said = LOG.replace("s3:GetObject", "ecs:RunTask").replace("false", "true")
+    assert rights.problems({WORKER: excused}, rights.decisions(said)) == []
