@@ -13,7 +13,13 @@ from importlib.metadata import distributions
 from importlib.util import cache_from_source
 from pathlib import Path
 
-LOAD = "import sys; from prefect.flows import load_flow_from_entrypoint as load; load(sys.argv[1])"
+# A run goes on from here: what Python does at a process's end isn't counted.
+LOAD = """
+import os, sys
+from prefect.flows import load_flow_from_entrypoint
+load_flow_from_entrypoint(sys.argv[1])
+os._exit(0)
+"""
 ATTEMPTS = 5
 
 

@@ -12,7 +12,6 @@ import httpx
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.models import infer_signature
 from pydantic import BaseModel
 
 from flows.platform.run_info import RunInfo
@@ -133,7 +132,9 @@ def log_pipeline(
     Returns:
         The model's URI, `models:/m-...`.
     """
-    import mlflow.sklearn  # takes seconds to import: only where a model is logged
+    # They take seconds to import: only where a model is logged.
+    import mlflow.sklearn
+    from mlflow.models import infer_signature
 
     mlflow.set_tracking_uri(experiment.tracking_uri)
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():

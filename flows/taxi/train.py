@@ -48,7 +48,6 @@ from flows.taxi import contract, models, report
 from flows.taxi.features import FEATURE_NAMES, TripFeatures, model_input
 from flows.taxi.months import chosen_months
 from flows.taxi.report import Dataset, LoggedModel, PreparedMonth, StagedModel, TrainedModel
-from flows.taxi.search import Trial, search
 from flows.taxi.source import raw_month
 
 MODEL_NAME = "taxi-trip-duration"
@@ -270,6 +269,8 @@ def search_xgboost(
     seed: int,
 ) -> list[TrainedModel]:
     """Search XGBoost's parameters: a nested run a trial; gives the trials that weren't pruned."""
+    from flows.taxi.search import Trial, search  # Optuna: a run's start doesn't wait for it
+
     logger = get_run_logger()
     discard_runs(experiment, {"model": "xgboost"})
     features = models.loads(read(artifact_path(dataset.transformer)))

@@ -23,7 +23,7 @@ from flows.taxi import train
 from flows.taxi.features import model_input
 from flows.taxi.models import loads
 from flows.taxi.report import Dataset
-from flows.taxi.search import Trial
+from flows.taxi.search import Trial, search
 from flows.taxi.train import MODEL_NAME, preprocess
 
 FIFTH_OF_MARCH = datetime(2024, 3, 5, 6, tzinfo=UTC)
@@ -327,11 +327,11 @@ def test_a_killed_run_goes_on_where_it_was(
         assert found
         raise SystemExit("the machine is gone")
 
-    raw_month, search = train.raw_month, train.search
+    raw_month = train.raw_month
     monkeypatch.setattr(train, "raw_month", counted)
     waiting = schedule(FIFTH_OF_MARCH, **months)
     with monkeypatch.context() as broken:
-        broken.setattr(train, "search", killed)
+        broken.setattr("flows.taxi.search.search", killed)
         with pytest.raises(SystemExit):
             execute(waiting)
     assert here.registered() == []
