@@ -108,7 +108,7 @@ class Account:
         return until(lambda: self.log(task))
 
 
-def until(seen: Callable[[], Any], seconds: float = 20) -> Any:
+def until(seen: Callable[[], Any], seconds: float = 60) -> Any:
     """What is waited for, when it is there."""
     end = time.monotonic() + seconds
     while not (found := seen()):
