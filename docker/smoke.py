@@ -13,11 +13,12 @@ from importlib.metadata import distributions
 from importlib.util import cache_from_source
 from pathlib import Path
 
+# The placeholder is what Prefect makes of a flow that can't be imported.
 # A run goes on from here: what Python does at a process's end isn't counted.
 LOAD = """
 import os, sys
 from prefect.flows import load_flow_from_entrypoint
-load_flow_from_entrypoint(sys.argv[1])
+load_flow_from_entrypoint(sys.argv[1], use_placeholder_flow=False)
 os._exit(0)
 """
 ATTEMPTS = 5
