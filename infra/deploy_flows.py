@@ -10,7 +10,6 @@ import runpy
 import sys
 from pathlib import Path
 
-from infra.lint_prefect_yaml import problems
 from infra.outputs import DEPLOY_VARIABLES
 
 # The exit code where prefect.yaml has problems, and nothing was deployed.
@@ -19,6 +18,9 @@ PROBLEMS = 3
 
 def main() -> None:
     """Look at prefect.yaml, then become `prefect --no-prompt deploy --all`."""
+    # Only now: it imports Prefect, which whoever starts this needn't wait for.
+    from infra.lint_prefect_yaml import problems
+
     if found := problems(
         Path("prefect.yaml"), {name: os.environ[name] for name in DEPLOY_VARIABLES}
     ):

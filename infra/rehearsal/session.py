@@ -8,6 +8,7 @@ import base64
 import contextlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import time
@@ -37,10 +38,12 @@ class RehearsalError(Exception):
 
 def missing() -> str | None:
     """What this machine lacks for a rehearsal, in words; None when nothing."""
+    if platform.system() != "Linux":
+        return "it is not Linux, where containers are reached by their addresses"
     if not docker_command():
-        return "no Docker engine answers"
+        return "no Docker engine answers: https://docs.docker.com/engine/install/"
     if not shutil.which("pulumi"):
-        return "there is no pulumi on PATH"
+        return "there is no pulumi on PATH: https://www.pulumi.com/docs/install/"
     return None
 
 
