@@ -49,6 +49,14 @@ def test_the_flow_image_is_small_and_every_entrypoint_loads_soon(built: dict[str
     assert images.broken_promises(added, trial, emulated=False) == []
 
 
+def test_an_entrypoint_that_does_not_load_is_told(
+    built: dict[str, Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "entrypoints", lambda: ["flows/taxi/train.py:no_such_flow"])
+    with pytest.raises(images.ImageError, match="no_such_flow"):
+        images.smoke_test(built["flow"].id)
+
+
 @pytest.mark.parametrize("image", ["flow", "mlflow"])
 def test_packages_are_those_of_the_lock(built: dict[str, Built], image: str) -> None:
     lock = (ROOT / f"requirements/{image}.txt").read_text()
