@@ -26,8 +26,9 @@ from infra.components.observability import (
 )
 from infra.components.prefect_api import API_KEY, PrefectApi
 from infra.components.prefect_server import PORT as PREFECT_PORT
-from infra.components.prefect_server import PrefectServer, PrefectServerArgs
+from infra.components.prefect_server import PrefectServer
 from infra.components.secret import SecretField
+from infra.components.server import ServerArgs
 from infra.components.tracking_server import ADMIN, TrackingServer, TrackingServerArgs
 from infra.components.tracking_server import PORT as MLFLOW_PORT
 from infra.components.worker import Worker, WorkerArgs
@@ -111,47 +112,31 @@ def environment(
             ),
             opts,
         )
+
+    def server_args(part: str, image: str, runs: bool, database: Database) -> ServerArgs:
+        return ServerArgs(
+            platform=platform,
+            placement=placement,
+            cluster_arn=cluster.arn,
+            namespace_id=cluster.namespace_id,
+            namespace=names.namespace,
+            image=image,
+            count=int(runs),
+            spot=sizes.spot,
+            database=database,
+            durable=settings.durable,
+            log_group=names.log_group(part),
+            migration_log_group=names.log_group(f"{part}-migrate"),
+        )
+
     tracking: TrackingServer | None = None
     if own_tracking and database:
-        tracking = TrackingServer(
-            names("mlflow"),
-            TrackingServerArgs(
-                platform=platform,
-                placement=placement,
-                cluster_arn=cluster.arn,
-                namespace_id=cluster.namespace_id,
-                namespace=names.namespace,
-                image=settings.mlflow_image,
-                count=int(may_run.mlflow),
-                spot=sizes.spot,
-                database=database,
-                store=store,
-                durable=settings.durable,
-                log_group=names.log_group("mlflow"),
-                migration_log_group=names.log_group("mlflow-migrate"),
-            ),
-            opts,
-        )
+        mlflow = server_args("mlflow", settings.mlflow_image, may_run.mlflow, database)
+        tracking = TrackingServer(names("mlflow"), TrackingServerArgs(mlflow, store), opts)
     server: PrefectServer | None = None
     if own_prefect and database:
-        server = PrefectServer(
-            names("prefect"),
-            PrefectServerArgs(
-                platform=platform,
-                placement=placement,
-                cluster_arn=cluster.arn,
-                namespace_id=cluster.namespace_id,
-                namespace=names.namespace,
-                image=settings.worker_image,
-                count=int(may_run.prefect),
-                spot=sizes.spot,
-                database=database,
-                durable=settings.durable,
-                log_group=names.log_group("prefect"),
-                migration_log_group=names.log_group("prefect-migrate"),
-            ),
-            opts,
-        )
+        prefect = server_args("prefect", settings.worker_image, may_run.prefect, database)
+        server = PrefectServer(names("prefect"), prefect, opts)
         api = server.api
     else:
         api = PrefectApi(

@@ -2,39 +2,16 @@
 Private.
 """
 
-from dataclasses import dataclass
-
 import pulumi
-from pulumi import Input, ResourceOptions
+from pulumi import ResourceOptions
 
-from infra.components.database import PORT as DATABASE_PORT
-from infra.components.database import USER as DATABASE_USER
-from infra.components.database import Database
-from infra.components.fargate import Container, Platform, Service, ServiceArgs, Size, Task, TaskArgs
-from infra.components.network import Placement
+from infra.components.fargate import Container, Service, Size, Task
 from infra.components.prefect_api import AUTH_STRING, PrefectApi
 from infra.components.secret import GeneratedSecret, GeneratedSecretArgs
+from infra.components.server import ServerArgs, serve
 
 PORT = 4200
 DNS_NAME = "prefect"
-
-
-@dataclass(frozen=True)
-class PrefectServerArgs:
-    """Arguments of PrefectServer."""
-
-    platform: Platform
-    placement: Placement
-    cluster_arn: Input[str]
-    namespace_id: Input[str] | None
-    namespace: str
-    image: str
-    count: int
-    spot: bool
-    database: Database
-    durable: bool
-    log_group: str
-    migration_log_group: str
 
 
 class PrefectServer(pulumi.ComponentResource):
@@ -47,7 +24,7 @@ class PrefectServer(pulumi.ComponentResource):
     service: Service
     migration: Task
 
-    def __init__(self, name: str, args: PrefectServerArgs, opts: ResourceOptions | None = None):
+    def __init__(self, name: str, args: ServerArgs, opts: ResourceOptions | None = None):
         super().__init__("trainyard:prefect:PrefectServer", name, None, opts)
         inside = ResourceOptions(parent=self)
         self.auth = GeneratedSecret(
@@ -66,74 +43,38 @@ class PrefectServer(pulumi.ComponentResource):
             secret=self.auth.field("auth"),
             secret_variable=AUTH_STRING,
         )
-        environment: dict[str, Input[str]] = {
-            "HOME": "/tmp",  # noqa: S108 (the one folder it may write)
-            # libpq's names, which asyncpg reads: no address with a password in it exists.
-            "PGHOST": args.database.address,
-            "PGPORT": str(DATABASE_PORT),
-            "PGSSLMODE": "require",
-            "PGUSER": DATABASE_USER,
-            "PREFECT_HOME": "/tmp/prefect",  # noqa: S108
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": "postgresql+asyncpg:///prefect",
-            "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
-        }
-        password = {"PGPASSWORD": args.database.password}
-        self.service = Service(
+        self.service, self.migration = serve(
             name,
-            ServiceArgs(
-                task=TaskArgs(
-                    platform=args.platform,
-                    container_name="prefect-server",
-                    container=Container(
-                        image=args.image,
-                        command=(
-                            *("prefect", "server", "start"),
-                            *("--host", "0.0.0.0", "--port", str(PORT)),  # noqa: S104 (its task's address)
-                        ),
-                        environment={
-                            **environment,
-                            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-                            # Prefect copies its pages before it serves them.
-                            "PREFECT_SERVER_UI_STATIC_DIRECTORY": "/tmp/prefect-ui",  # noqa: S108
-                            # They are looked at through `make ui`'s tunnel.
-                            "PREFECT_SERVER_UI_API_URL": f"http://localhost:{PORT}/api",
-                        },
-                        secrets={
-                            **password,
-                            "PREFECT_SERVER_API_AUTH_STRING": self.auth.field("auth"),
-                        },
-                        port=PORT,
-                        health_path="/api/health",
-                        slow_start_seconds=120,
-                    ),
-                    size=Size(512, 1024),
-                    log_group=args.log_group,
+            args,
+            inside,
+            what="Prefect server",
+            dns_name=DNS_NAME,
+            container_name="prefect-server",
+            container=Container(
+                image=args.image,
+                command=(
+                    *("prefect", "server", "start"),
+                    *("--host", "0.0.0.0", "--port", str(PORT)),  # noqa: S104 (its task's address)
                 ),
-                cluster_arn=args.cluster_arn,
-                placement=args.placement,
-                count=args.count,
-                spot=args.spot,
-                what="Prefect server",
-                namespace_id=args.namespace_id,
-                dns_name=DNS_NAME,
+                environment={
+                    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                    # Prefect copies its pages before it serves them.
+                    "PREFECT_SERVER_UI_STATIC_DIRECTORY": "/tmp/prefect-ui",  # noqa: S108
+                    # They are looked at through `make ui`'s tunnel.
+                    "PREFECT_SERVER_UI_API_URL": f"http://localhost:{PORT}/api",
+                },
+                secrets={"PREFECT_SERVER_API_AUTH_STRING": self.auth.field("auth")},
+                port=PORT,
+                health_path="/api/health",
+                slow_start_seconds=120,
             ),
-            opts=inside,
+            size=Size(512, 1024),
+            migrating={
+                "HOME": "/tmp",  # noqa: S108 (the one folder it may write)
+                "PREFECT_HOME": "/tmp/prefect",  # noqa: S108
+                # asyncpg reads libpq's names.
+                "PREFECT_SERVER_DATABASE_CONNECTION_URL": "postgresql+asyncpg:///prefect",
+                "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
+            },
         )
-        self.migration = Task(
-            f"{name}-migrate",
-            TaskArgs(
-                platform=args.platform,
-                container_name="migrate",
-                container=Container(
-                    image=args.image,
-                    command=("python", "-m", "infra.migrate", "prefect"),
-                    environment=environment,
-                    secrets=password,
-                ),
-                size=Size(256, 1024),
-                log_group=args.migration_log_group,
-            ),
-            opts=inside,
-        )
-        args.database.let_in(f"{name}-database", self.service.security_group_id, inside)
         self.register_outputs({"url": self.api.url})

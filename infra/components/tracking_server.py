@@ -5,16 +5,13 @@ password.
 from dataclasses import dataclass
 
 import pulumi
-from pulumi import Input, ResourceOptions
+from pulumi import ResourceOptions
 
 from infra import iam
 from infra.components.artifact_store import MLFLOW, ArtifactStore
-from infra.components.database import PORT as DATABASE_PORT
-from infra.components.database import USER as DATABASE_USER
-from infra.components.database import Database
-from infra.components.fargate import Container, Platform, Service, ServiceArgs, Size, Task, TaskArgs
-from infra.components.network import Placement
+from infra.components.fargate import Container, Service, Size, Task
 from infra.components.secret import GeneratedSecret, GeneratedSecretArgs
+from infra.components.server import ServerArgs, serve
 
 PORT = 5000
 ADMIN = "admin"
@@ -25,19 +22,8 @@ DNS_NAME = "mlflow"
 class TrackingServerArgs:
     """Arguments of TrackingServer."""
 
-    platform: Platform
-    placement: Placement
-    cluster_arn: Input[str]
-    namespace_id: Input[str] | None
-    namespace: str
-    image: str
-    count: int
-    spot: bool
-    database: Database
+    server: ServerArgs
     store: ArtifactStore
-    durable: bool
-    log_group: str
-    migration_log_group: str
 
 
 class TrackingServer(pulumi.ComponentResource):
@@ -51,7 +37,7 @@ class TrackingServer(pulumi.ComponentResource):
     def __init__(self, name: str, args: TrackingServerArgs, opts: ResourceOptions | None = None):
         super().__init__("trainyard:mlflow:TrackingServer", name, None, opts)
         inside = ResourceOptions(parent=self)
-        host = f"{DNS_NAME}.{args.namespace}"
+        host = f"{DNS_NAME}.{args.server.namespace}"
         self.uri = f"http://{host}:{PORT}"
         self.admin = GeneratedSecret(
             f"{name}-admin",
@@ -60,7 +46,7 @@ class TrackingServer(pulumi.ComponentResource):
                 fields={"username": ADMIN},
                 # MLflow takes it at its first start; later it changes by MLflow's API.
                 version=1,
-                durable=args.durable,
+                durable=args.server.durable,
             ),
             opts=inside,
         )
@@ -74,84 +60,47 @@ class TrackingServer(pulumi.ComponentResource):
             ),
             opts=inside,
         )
-        database: dict[str, Input[str]] = {
-            # libpq's own names: no address with a password in it exists anywhere.
-            "PGHOST": args.database.address,
-            "PGPORT": str(DATABASE_PORT),
-            "PGSSLMODE": "require",
-            "PGUSER": DATABASE_USER,
-        }
         rights = [*iam.use_prefix(args.store.arn, MLFLOW)]
         if args.store.key_arn is not None:
             rights.append(iam.use_key(args.store.key_arn))
-        self.service = Service(
+        self.service, self.migration = serve(
             name,
-            ServiceArgs(
-                task=TaskArgs(
-                    platform=args.platform,
-                    container_name="mlflow",
-                    container=Container(
-                        image=args.image,
-                        command=(
-                            *("mlflow", "server", "--host", "0.0.0.0"),  # noqa: S104 (its task's address)
-                            *("--port", str(PORT), "--workers", "1", "--app-name", "basic-auth"),
-                            *("--backend-store-uri", "postgresql+psycopg:///mlflow"),
-                            "--artifacts-destination",
-                            pulumi.Output.format("s3://{0}/{1}", args.store.bucket, MLFLOW[:-1]),
-                        ),
-                        environment={
-                            **database,
-                            "AWS_DEFAULT_REGION": args.platform.location.region,
-                            "HOME": "/tmp",  # noqa: S108 (the one folder it may write)
-                            "MLFLOW_AUTH_ADMIN_USERNAME": ADMIN,
-                            "MLFLOW_AUTH_CONFIG_PATH": "/app/docker/mlflow/basic_auth.ini",
-                            # Any other name in a request's Host is refused, and the list replaces
-                            # MLflow's own.
-                            "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(
-                                [host, f"{host}:*", "localhost:*", "127.0.0.1:*"]
-                            ),
-                            # Ten processes and a gigabyte that a tracking server has no use for.
-                            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                        },
-                        secrets={
-                            "MLFLOW_AUTH_ADMIN_PASSWORD": self.admin.field("password"),
-                            "MLFLOW_FLASK_SERVER_SECRET_KEY": session.field("password"),
-                            "PGPASSWORD": args.database.password,
-                        },
-                        port=PORT,
-                        health_path="/health",
-                        slow_start_seconds=120,
+            args.server,
+            inside,
+            what="MLflow tracking server",
+            dns_name=DNS_NAME,
+            container_name="mlflow",
+            container=Container(
+                image=args.server.image,
+                command=(
+                    *("mlflow", "server", "--host", "0.0.0.0"),  # noqa: S104 (its task's address)
+                    *("--port", str(PORT), "--workers", "1", "--app-name", "basic-auth"),
+                    *("--backend-store-uri", "postgresql+psycopg:///mlflow"),
+                    "--artifacts-destination",
+                    pulumi.Output.format("s3://{0}/{1}", args.store.bucket, MLFLOW[:-1]),
+                ),
+                environment={
+                    "AWS_DEFAULT_REGION": args.server.platform.location.region,
+                    "MLFLOW_AUTH_ADMIN_USERNAME": ADMIN,
+                    "MLFLOW_AUTH_CONFIG_PATH": "/app/docker/mlflow/basic_auth.ini",
+                    # Any other name in a request's Host is refused, and the list replaces
+                    # MLflow's own.
+                    "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(
+                        [host, f"{host}:*", "localhost:*", "127.0.0.1:*"]
                     ),
-                    size=Size(256, 1024),
-                    log_group=args.log_group,
-                    rights=rights,
-                ),
-                cluster_arn=args.cluster_arn,
-                placement=args.placement,
-                count=args.count,
-                spot=args.spot,
-                what="MLflow tracking server",
-                namespace_id=args.namespace_id,
-                dns_name=DNS_NAME,
+                    # Ten processes and a gigabyte that a tracking server has no use for.
+                    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                },
+                secrets={
+                    "MLFLOW_AUTH_ADMIN_PASSWORD": self.admin.field("password"),
+                    "MLFLOW_FLASK_SERVER_SECRET_KEY": session.field("password"),
+                },
+                port=PORT,
+                health_path="/health",
+                slow_start_seconds=120,
             ),
-            opts=inside,
+            size=Size(256, 1024),
+            migrating={"HOME": "/tmp"},  # noqa: S108 (the one folder it may write)
+            rights=rights,
         )
-        self.migration = Task(
-            f"{name}-migrate",
-            TaskArgs(
-                platform=args.platform,
-                container_name="migrate",
-                container=Container(
-                    image=args.image,
-                    command=("python", "-m", "infra.migrate", "mlflow"),
-                    environment={**database, "HOME": "/tmp"},  # noqa: S108
-                    secrets={"PGPASSWORD": args.database.password},
-                ),
-                size=Size(256, 1024),
-                log_group=args.migration_log_group,
-            ),
-            opts=inside,
-        )
-        # The migration runs with the service's own security group.
-        args.database.let_in(f"{name}-database", self.service.security_group_id, inside)
         self.register_outputs({"uri": self.uri})

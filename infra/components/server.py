@@ -1,0 +1,101 @@
+"""A server of the stack's own, on its database: what MLflow's and Prefect's have in common."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pulumi import Input, ResourceOptions
+
+from infra import iam
+from infra.components.database import PORT, USER, Database
+from infra.components.fargate import Container, Platform, Service, ServiceArgs, Size, Task, TaskArgs
+from infra.components.network import Placement
+
+
+@dataclass(frozen=True)
+class ServerArgs:
+    """What every server is told."""
+
+    platform: Platform
+    placement: Placement
+    cluster_arn: Input[str]
+    namespace_id: Input[str] | None
+    namespace: str
+    image: str
+    count: int
+    spot: bool
+    database: Database
+    durable: bool
+    log_group: str
+    migration_log_group: str
+
+
+def serve(
+    name: str,
+    args: ServerArgs,
+    inside: ResourceOptions,
+    *,
+    what: str,
+    dns_name: str,
+    container_name: str,
+    container: Container,
+    size: Size,
+    migrating: Mapping[str, Input[str]],
+    rights: Sequence[iam.Statement] = (),
+) -> tuple[Service, Task]:
+    """A service under its private name, and its schema's migration as a task of its own.
+
+    `migrating` are the migration's variables, which the service has too.
+    """
+    database: dict[str, Input[str]] = {
+        # libpq's own names: no address with a password in it exists anywhere.
+        "PGHOST": args.database.address,
+        "PGPORT": str(PORT),
+        "PGSSLMODE": "require",
+        "PGUSER": USER,
+        **migrating,
+    }
+    password = {"PGPASSWORD": args.database.password}
+    service = Service(
+        name,
+        ServiceArgs(
+            task=TaskArgs(
+                platform=args.platform,
+                container_name=container_name,
+                container=replace(
+                    container,
+                    environment={**database, **container.environment},
+                    secrets={**password, **container.secrets},
+                ),
+                size=size,
+                log_group=args.log_group,
+                rights=rights,
+            ),
+            cluster_arn=args.cluster_arn,
+            placement=args.placement,
+            count=args.count,
+            spot=args.spot,
+            what=what,
+            namespace_id=args.namespace_id,
+            dns_name=dns_name,
+        ),
+        opts=inside,
+    )
+    migration = Task(
+        f"{name}-migrate",
+        TaskArgs(
+            platform=args.platform,
+            container_name="migrate",
+            container=Container(
+                image=args.image,
+                command=("python", "-m", "infra.migrate", dns_name),
+                environment=database,
+                secrets=password,
+            ),
+            size=Size(256, 1024),
+            log_group=args.migration_log_group,
+        ),
+        opts=inside,
+    )
+    # The migration runs with the service's own security group.
+    args.database.let_in(f"{name}-database", service.security_group_id, inside)
+    return service, migration
