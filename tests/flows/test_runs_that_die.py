@@ -19,7 +19,7 @@ import pytest
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Pending
+from prefect.states import Crashed, Pending
 
 import infra.register
 from infra.automations import automations
@@ -144,6 +144,7 @@ class Died:
     always: FlowRun
     unstarted: FlowRun
     stuck: FlowRun
+    gone: FlowRun
     of_others: FlowRun
 
 
@@ -179,6 +180,9 @@ def died(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             os.kill(pid, signal.SIGKILL)
             killed = time.time()
             pool.start_worker()
+            gone = pool.run("rest", state=Pending())
+            said = "The following containers stopped with a non-zero exit code: ['prefect']"
+            client.set_flow_run_state(gone.id, Crashed(message=said))  # as Prefect's observer does
             yield Died(
                 pool,
                 silent,
@@ -186,6 +190,7 @@ def died(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 always=pool.run("die"),
                 unstarted=pool.run("rest", job_variables={"command": "false"}),
                 stuck=pool.run("rest", state=Pending()),
+                gone=gone,
                 of_others=pool.run("rest", others.name, state=Pending()),
             )
         finally:
@@ -220,6 +225,12 @@ def test_a_run_that_finds_no_machine_is_crashed_and_starts_again(died: Died) -> 
     within(60, "it is Completed", lambda: pool.names(run)[-1] == "Completed")
     (crash,) = [state for state in pool.states(run) if state.name == "Crashed"]
     assert crash.message == "Not started after 15 s: see the worker's log."
+
+
+def test_a_run_whose_task_has_gone_starts_again_at_once(died: Died) -> None:
+    pool, run = died.pool, died.gone
+    within(60, "it is Completed", lambda: pool.names(run)[-1] == "Completed")
+    assert pool.names(run)[:3] == ["Pending", "Crashed", "AwaitingRetry"]
 
 
 def test_a_run_that_is_killed_in_silence_goes_on_where_it_was(died: Died) -> None:

@@ -5,6 +5,7 @@
 - entryPoint, user, readonlyRootFilesystem, memory, initProcessEnabled, dropped capabilities, healthCheck and stopTimeout of a container
   are honoured. A task is described with its health, what was killed for its memory says so, and a service replaces what is unhealthy, and
   waits for what isn't yet healthy.
+- A task whose image can't be pulled says so as ECS does, CannotPullContainerError, and not only a service's.
 - A task that is stopped has stopped when its containers have, with their exit codes; its service starts another.
 - A service's task is found by the other containers under its Cloud Map name, from its start to its end.
 - ECS calls are authorized on the resources that AWS's service authorization reference names, with ecs:cluster, and iam:PassRole is checked
@@ -29,7 +30,7 @@ import json
 import time
 import uuid
 
-from docker.errors import APIError
+from docker.errors import APIError, ImageNotFound
 from docker.models.containers import Container
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
@@ -353,6 +354,14 @@ def run_kwargs(cdef, td, *rest, _original=ecs._build_run_kwargs):
     return kwargs
 
 
+def run_container(docker_client, cdef, *rest, _original=ecs._run_docker_container, **kwargs):
+    try:
+        docker_client.images.get(cdef["image"])
+    except ImageNotFound:
+        kwargs["refresh_image"] = True
+    return _original(docker_client, cdef, *rest, **kwargs)
+
+
 def stop(self, *, timeout=None, _original=Container.stop):
     return _original(self, timeout=int(self.labels.get("stop-timeout", timeout or 5)))
 
@@ -504,6 +513,7 @@ def main():
     app.app = once
     ecs._register_metadata, imds.handle_request = register_metadata, metadata_request
     ecs._build_run_kwargs, Container.stop = run_kwargs, stop
+    ecs._run_docker_container = run_container
     ecs._maybe_mark_stopped, ecs._record_service_task_healthy = look, healthy
     ecs._mark_task_stopped, ecs._dispatch_action = mark_stopped, dispatch
     ecs._ACTION_MAP["DescribeTaskDefinition"] = describe_task_definition
