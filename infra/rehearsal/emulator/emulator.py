@@ -14,6 +14,7 @@
 - iam:PermissionsBoundary is known of the calls that make, change and bound roles.
 - What a role was allowed or denied for the first time stands in the emulator's log, as "decided {...}".
 - Requests count as made by TLS, and budgets are authorized by the actions that AWS has for them.
+- Calls for a log stream are authorized on it, and not on its group.
 - Parameters by path, database groups, budgets, alarms, dashboards and rules are authorized by their names.
 - A call takes effect once, however often the SDK sends it: CreateVpc and others know no client token, and an answer that is lost with
   its connection (some are here; a slow one isn't asked for twice) would leave a second VPC, of which Pulumi knows nothing. On AWS it
@@ -185,6 +186,8 @@ def resource_arn(
         CALL.set({"boundary": boundary_of(query)})
     if service != "ecs":
         found = _original(service, method, path, headers, body, query, *rest)
+        if service == "logs" and given.get("logStreamName"):
+            found = f"{found}:log-stream:{given['logStreamName']}"
         if found == "*" or (service == "events" and "Rule" in given):
             found = named(service, given if isinstance(given, dict) else {}, query) or found
         return found.replace(
