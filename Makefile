@@ -41,7 +41,7 @@ deploy: .venv/.laptop $(ON_AWS) ## register the stack with Prefect, then `prefec
 	@$(PY) -m $(STACK_MODULE) deploy $(STACK)
 
 ## Run it on AWS
-.PHONY: image bootstrap preview cost ui rehearse
+.PHONY: image bootstrap preview cost ui rehearse drills
 image: .venv/.laptop ## the images of flows, worker and MLflow: built, weighed, tried (CPU=arm64; needs Docker)
 	@$(PY) -m infra.images $(if $(CPU),--cpu $(CPU))
 
@@ -59,6 +59,9 @@ ui: .venv/.laptop ## open a stack's private pages, MLflow and Prefect, through a
 
 rehearse: .venv/.laptop .venv-infra/.infra ## the whole cloud path on an emulator, from nothing to a trained model and back (PREFECT=cloud KEEP=1; Linux, Docker)
 	@$(PY) -m infra.rehearsal.rehearse $(if $(PREFECT),--prefect $(PREFECT)) $(if $(KEEP),--keep)
+
+drills: .venv/.laptop .venv-infra/.infra ## faults on that stack, one after the other; writes docs/reliability.md (ONLY=name KEEP=1 PREFECT=cloud)
+	@$(PY) -m infra.rehearsal.drills $(if $(PREFECT),--prefect $(PREFECT)) $(if $(KEEP),--keep) $(if $(ONLY),--only $(ONLY))
 
 ## Check it
 .PHONY: check test lint types bench

@@ -14,15 +14,18 @@ from prefect.events.schemas.automations import AutomationCore
 SILENCE = 120.0
 # Fargate takes a minute or two, and more where capacity is short.
 WAIT_FOR_MACHINE = 600.0
-# One death is often reported twice, as by a run's supervisor and, when its task has gone, by ECS.
-# The second report must find the run crashed: it would hit the new start.
+# A death that a run's own supervisor reports is reported again by ECS, when the task has gone. The
+# second report must find the run crashed: it would hit the new start.
 SETTLE = 60.0
+# ECS's own report, as prefect_aws words it, is the last one: nothing has to settle.
+TASK_GONE = "The following containers stopped *"
 STARTS = 3
 # How long a start's crash is remembered as answered: longer than a run waits in a queue.
 MEMORY = 7 * 24 * 3600.0
 
 RECOVERING = "Recovering"
-RUN, COUNT = "prefect.resource.id", "prefect.run-count"
+GOES_ON = "It is scheduled again, and goes on after the tasks that it has finished."
+RUN, COUNT, MESSAGE = "prefect.resource.id", "prefect.run-count", "prefect.state-message"
 
 
 def automations(
@@ -40,6 +43,18 @@ def automations(
     # Heartbeats don't say which pool they are from, so deployments carry its name as a tag. Runs of
     # others, whose hearts may beat slower, are left alone.
     tagged = {"prefect.resource.role": "tag", RUN: f"prefect.tag.{work_pool}"}
+
+    # Once for each start, so a run that never starts doesn't go on for ever.
+    crash: dict[str, Any] = {
+        "type": "event",
+        "posture": "Reactive",
+        "expect": ["prefect.flow-run.Crashed"],
+        "match_related": in_pool,
+        "for_each": [RUN, COUNT],
+        "within": MEMORY,
+    }
+    counted = {**any_run, COUNT: [str(count) for count in range(starts)]}
+    again = _becomes("SCHEDULED", "Crashed, and scheduled again.", name="AwaitingRetry")
 
     def tell(what_next: str) -> list[dict[str, Any]]:
         body = (
@@ -95,17 +110,15 @@ def automations(
             ],
         },
         {
+            "name": f"{work_pool}: a run whose task has gone starts again",
+            "description": "What its tasks have finished comes from the result storage.",
+            "trigger": {**crash, "match": {**counted, MESSAGE: TASK_GONE}},
+            "actions": [again, *tell(GOES_ON)],
+        },
+        {
             "name": f"{work_pool}: a crashed run is prepared to start again",
-            "description": "Once for each start: a run that never starts doesn't go on for ever.",
-            "trigger": {
-                "type": "event",
-                "posture": "Reactive",
-                "expect": ["prefect.flow-run.Crashed"],
-                "match": {**any_run, COUNT: [str(count) for count in range(starts)]},
-                "match_related": in_pool,
-                "for_each": [RUN, COUNT],
-                "within": MEMORY,
-            },
+            "description": "ECS may report the same death once more: the new start waits for that.",
+            "trigger": {**crash, "match": {**counted, MESSAGE: f"!{TASK_GONE}"}},
             "actions": [
                 # Forced, because Prefect lets nothing crash twice.
                 _becomes(
@@ -114,7 +127,7 @@ def automations(
                     name=RECOVERING,
                     force=True,
                 ),
-                *tell("It is scheduled again, and goes on after the tasks that it has finished."),
+                *tell(GOES_ON),
             ],
         },
         {
@@ -130,9 +143,7 @@ def automations(
                 "for_each": [RUN],
                 "within": settle,
             },
-            "actions": [
-                _becomes("SCHEDULED", "Crashed, and scheduled again.", name="AwaitingRetry")
-            ],
+            "actions": [again],
         },
     ]
     if notify:  # without, there is nothing to do: the run stays Crashed

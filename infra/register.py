@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 from prefect.blocks.core import Block
@@ -101,7 +101,7 @@ def _changes(client: SyncPrefectClient, outputs: StackOutputs) -> Iterator[Chang
     for name, limit in CONCURRENCY_LIMITS.items():
         yield _concurrency_limit(client, name, limit)
     yield _notifications(client)
-    yield from _automations(client, outputs.work_pool.name)
+    yield from register_automations(client, outputs.work_pool.name)
     yield _work_pool(client, outputs)
 
 
@@ -138,11 +138,14 @@ def _notifications(client: SyncPrefectClient) -> Change:
     return _block(client, NOTIFICATIONS, wanted)
 
 
-def _automations(client: SyncPrefectClient, work_pool: str) -> Iterator[Change]:
+def register_automations(
+    client: SyncPrefectClient, work_pool: str, **times: Any
+) -> Iterator[Change]:
+    """Make a work pool's automations what they should be; `times` as `automations` takes them."""
     owner = f"trainyard.work-pool.{work_pool}"
     owned = {each.name: each for each in client.read_resource_related_automations(owner)}
     notifications = _document(client, NOTIFICATIONS)
-    for wanted in automations(work_pool, notifications.id if notifications else None):
+    for wanted in automations(work_pool, notifications.id if notifications else None, **times):
         existing = owned.pop(wanted.name, None)
         if existing is None:
             client.create_automation(wanted.model_copy(update={"owner_resource": owner}))

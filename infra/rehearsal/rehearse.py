@@ -178,18 +178,23 @@ class Rehearsal:
         """The stack's, as `register` and `prefect deploy` read them."""
         return StackOutputs.model_validate(self.pulumi.outputs()["trainyard"])
 
+    def task(self, service: str) -> dict[str, Any]:
+        """A service's task, as ECS describes it."""
+        ecs, cluster = self.root.client("ecs"), pool_of(self.outputs).cluster_arn
+        name = self.pulumi.outputs()["services"][service]
+        tasks = ecs.list_tasks(cluster=cluster, serviceName=name)["taskArns"]
+        if not tasks:
+            raise RehearsalError(f"no task of {service} runs")
+        found: dict[str, Any] = ecs.describe_tasks(cluster=cluster, tasks=tasks[:1])["tasks"][0]
+        return found
+
     def address(self, service: str) -> str:
         """Where this machine reaches a service's container.
 
         Its name in Cloud Map resolves in containers only, here as on AWS.
         """
-        ecs, cluster = self.root.client("ecs"), _pool(self.outputs).cluster_arn
-        name = self.pulumi.outputs()["services"][service]
-        tasks = ecs.list_tasks(cluster=cluster, serviceName=name)["taskArns"]
-        if not tasks:
-            raise RehearsalError(f"no task of {service} runs")
-        (task,) = ecs.describe_tasks(cluster=cluster, tasks=tasks[:1])["tasks"]
-        details = {d["name"]: d["value"] for d in task["attachments"][0]["details"]}
+        attachment = self.task(service)["attachments"][0]
+        details = {d["name"]: d["value"] for d in attachment["details"]}
         return str(details["privateIPv4Address"])
 
     def secret(self, value_from: str) -> str:
@@ -208,19 +213,26 @@ class Rehearsal:
         else:
             opened = {
                 PREFECT_API_URL: f"http://{self.address('prefect')}:4200/api",
-                PREFECT_API_AUTH_STRING: self.secret(_pool(outputs).api_secret),
+                PREFECT_API_AUTH_STRING: self.secret(pool_of(outputs).api_secret),
             }
         with temporary_settings(opened), get_client(sync_client=True) as client:
             yield client
 
-    def mlflow(self, route: str, **query: str) -> httpx.Response:
-        """Ask the stack's MLflow, as its administrator, by the name that it answers to."""
+    def mlflow(
+        self, route: str, body: dict[str, Any] | None = None, **query: str
+    ) -> httpx.Response:
+        """Ask the stack's MLflow, as its administrator, by the name that it answers to.
+
+        With a body it is a POST.
+        """
         outputs = self.outputs
-        password = self.secret(_pool(outputs).secrets["MLFLOW_TRACKING_PASSWORD"])
+        password = self.secret(pool_of(outputs).secrets["MLFLOW_TRACKING_PASSWORD"])
         host = outputs.tracking_uri.removeprefix("http://")
-        return httpx.get(
+        return httpx.request(
+            "GET" if body is None else "POST",
             f"http://{self.address('mlflow')}:5000{route}",
             params=query,
+            json=body,
             auth=("admin", password),
             headers={"Host": host},
             timeout=30,
@@ -234,11 +246,18 @@ class Rehearsal:
         return [each["Key"] for page in found for each in page.get("Contents", [])]
 
     # --- runs -------------------------------------------------------------------------------------
-    def start_run(self, client: SyncPrefectClient, **parameters: Any) -> FlowRun:
+    def start_run(
+        self,
+        client: SyncPrefectClient,
+        job_variables: dict[str, Any] | None = None,
+        **parameters: Any,
+    ) -> FlowRun:
         """`prefect deployment run`, of the taxi training."""
         deployment = client.read_deployment_by_name(DEPLOYMENT)
         return client.create_flow_run_from_deployment(
-            deployment.id, parameters={**PARAMETERS, **parameters}
+            deployment.id,
+            parameters={**PARAMETERS, **parameters},
+            job_variables=job_variables,
         )
 
     def wait_for(
@@ -265,7 +284,8 @@ class Rehearsal:
         return sorted(found, key=lambda each: each.start_time or each.created)  # type: ignore[arg-type, return-value]
 
 
-def _pool(outputs: StackOutputs) -> EcsWorkPool:
+def pool_of(outputs: StackOutputs) -> EcsWorkPool:
+    """The settings of its work pool."""
     assert isinstance(outputs.work_pool, EcsWorkPool)  # noqa: S101 (every stack on AWS has one)
     return outputs.work_pool
 
@@ -335,7 +355,7 @@ def train(rehearsal: Rehearsal) -> str:
     rehearsal.mlflow(f"{artifacts}/{stored}").raise_for_status()
     results = rehearsal.keys("flows/results/")
     logs = rehearsal.root.client("logs").filter_log_events(
-        logGroupName=_pool(rehearsal.outputs).log_group, limit=10
+        logGroupName=pool_of(rehearsal.outputs).log_group, limit=10
     )["events"]
     for what, found in (("model in S3", models), ("result", results), ("log line", logs)):
         if not found:
@@ -370,8 +390,8 @@ def step(console: Console, title: str) -> Iterator[list[str]]:
     console.print(line("[green]✓[/]"), highlight=False, soft_wrap=True)
 
 
-def rehearse(rehearsal: Rehearsal, console: Console) -> None:
-    """All steps, in order."""
+def bring_up(rehearsal: Rehearsal, console: Console) -> None:
+    """From nothing to a stack with its deployments; what is there already is left alone."""
     with step(console, "emulator"):
         rehearsal.session.start()
     with step(console, "images") as found:
@@ -379,9 +399,16 @@ def rehearse(rehearsal: Rehearsal, console: Console) -> None:
         found.append(", ".join(built))
     with step(console, "the account's stack"):
         rehearsal.open(**built)
+    with step(console, "make up"):
+        rehearsal.up()
+    with step(console, "make deploy"):
+        rehearsal.deploy()
+
+
+def rehearse(rehearsal: Rehearsal, console: Console) -> None:
+    """All steps, in order."""
+    bring_up(rehearsal, console)
     for title, do in (
-        ("make up", lambda: rehearsal.up()),
-        ("make deploy", lambda: rehearsal.deploy()),
         ("make up, again", lambda: check_unchanged(rehearsal)),
         ("what runs", lambda: check_services(rehearsal)),
         ("a training run", lambda: train(rehearsal)),
@@ -390,6 +417,29 @@ def rehearse(rehearsal: Rehearsal, console: Console) -> None:
     ):
         with step(console, title) as found:
             found.append(do() or "")
+    rehearsal.close()
+
+
+def perform(name: str, mode: Mode, act: Callable[[Rehearsal, Console], None], *, keep: bool) -> int:
+    """Open a rehearsal for `act`, end it after, and say what went wrong; gives the exit code."""
+    console = Console(file=sys.stdout)
+    if lacking := missing():
+        console.print(f"a rehearsal needs more: {lacking}", highlight=False)
+        return 2
+    home: Path = ROOT / ".trainyard/rehearsal"
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / f"{name}.log").open("w") as log:
+        rehearsal = Rehearsal(Session(home), mode, log)
+        try:
+            with redirect_stdout(log):
+                act(rehearsal, console)
+        except (RehearsalError, stacks.StackError, httpx.HTTPError) as error:
+            console.print(f"{error}\nPulumi's own lines: {log.name}", highlight=False)
+            return 1
+        finally:
+            if not keep:
+                rehearsal.close()
+    return 0
 
 
 def main() -> int:
@@ -398,25 +448,7 @@ def main() -> int:
     parser.add_argument("--prefect", choices=sorted(MODES), default="self-hosted")
     parser.add_argument("--keep", action="store_true", help="leave the emulator up at a failure")
     given = parser.parse_args()
-    console = Console(file=sys.stdout)
-    if lacking := missing():
-        console.print(f"a rehearsal needs more: {lacking}", highlight=False)
-        return 2
-    home: Path = ROOT / ".trainyard/rehearsal"
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "rehearse.log").open("w") as log:
-        rehearsal = Rehearsal(Session(home), given.prefect, log)
-        failed = True
-        try:
-            with redirect_stdout(log):
-                rehearse(rehearsal, console)
-            failed = False
-        except (RehearsalError, stacks.StackError, httpx.HTTPError) as error:
-            console.print(f"{error}\nPulumi's own lines: {log.name}", highlight=False)
-        finally:
-            if not (failed and given.keep):
-                rehearsal.close()
-    return int(failed)
+    return perform("rehearse", given.prefect, rehearse, keep=given.keep)
 
 
 if __name__ == "__main__":

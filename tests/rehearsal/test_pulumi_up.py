@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from infra.outputs import StackOutputs
+from infra.rehearsal.drills import DRILLS, run_drill
 from infra.rehearsal.rehearse import MODES, Rehearsal, check_services, train
 from infra.rehearsal.session import ROOT, Session
 
@@ -154,6 +155,13 @@ def test_what_runs_is_as_it_should_be(rehearsed: Rehearsed) -> None:
 def test_the_flows_are_deployed_and_train_a_champion(rehearsed: Rehearsed) -> None:
     rehearsed.rehearsal.deploy()
     print(train(rehearsed.rehearsal))
+
+
+@pytest.mark.parametrize("name", DRILLS)
+def test_a_drill_ends_as_promised(rehearsed: Rehearsed, name: str) -> None:
+    if rehearsed.rehearsal.mode != "self-hosted":
+        pytest.skip("Prefect Cloud's side isn't ours to break: the drills run self-hosted")
+    print(run_drill(rehearsed.rehearsal, name))
 
 
 def test_destroy_leaves_nothing(rehearsed: Rehearsed) -> None:

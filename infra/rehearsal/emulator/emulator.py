@@ -5,6 +5,7 @@
 - entryPoint, user, readonlyRootFilesystem, memory, initProcessEnabled, dropped capabilities, healthCheck and stopTimeout of a container
   are honoured. A task is described with its health, what was killed for its memory says so, and a service replaces what is unhealthy, and
   waits for what isn't yet healthy.
+- A task whose image can't be pulled says so as ECS does, CannotPullContainerError, and not only a service's.
 - A task that is stopped has stopped when its containers have, with their exit codes; its service starts another.
 - A service's task is found by the other containers under its Cloud Map name, from its start to its end.
 - ECS calls are authorized on the resources that AWS's service authorization reference names, with ecs:cluster, and iam:PassRole is checked
@@ -13,6 +14,7 @@
 - iam:PermissionsBoundary is known of the calls that make, change and bound roles.
 - What a role was allowed or denied for the first time stands in the emulator's log, as "decided {...}".
 - Requests count as made by TLS, and budgets are authorized by the actions that AWS has for them.
+- Calls for a log stream are authorized on it, and not on its group.
 - Parameters by path, database groups, budgets, alarms, dashboards and rules are authorized by their names.
 - A call takes effect once, however often the SDK sends it: CreateVpc and others know no client token, and an answer that never arrives
   would leave a second VPC, of which Pulumi knows nothing. Terraform's provider, on a busy machine, asks again now and then for what was
@@ -30,7 +32,7 @@ import json
 import time
 import uuid
 
-from docker.errors import APIError
+from docker.errors import APIError, ImageNotFound
 from docker.models.containers import Container
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
@@ -185,6 +187,8 @@ def resource_arn(
         CALL.set({"boundary": boundary_of(query)})
     if service != "ecs":
         found = _original(service, method, path, headers, body, query, *rest)
+        if service == "logs" and given.get("logStreamName"):
+            found = f"{found}:log-stream:{given['logStreamName']}"
         if found == "*" or (service == "events" and "Rule" in given):
             found = named(service, given if isinstance(given, dict) else {}, query) or found
         return found.replace(
@@ -354,6 +358,14 @@ def run_kwargs(cdef, td, *rest, _original=ecs._build_run_kwargs):
     return kwargs
 
 
+def run_container(docker_client, cdef, *rest, _original=ecs._run_docker_container, **kwargs):
+    try:
+        docker_client.images.get(cdef["image"])
+    except ImageNotFound:
+        kwargs["refresh_image"] = True
+    return _original(docker_client, cdef, *rest, **kwargs)
+
+
 def stop(self, *, timeout=None, _original=Container.stop):
     return _original(self, timeout=int(self.labels.get("stop-timeout", timeout or 5)))
 
@@ -505,6 +517,7 @@ def main():
     app.app = once
     ecs._register_metadata, imds.handle_request = register_metadata, metadata_request
     ecs._build_run_kwargs, Container.stop = run_kwargs, stop
+    ecs._run_docker_container = run_container
     ecs._maybe_mark_stopped, ecs._record_service_task_healthy = look, healthy
     ecs._mark_task_stopped, ecs._dispatch_action = mark_stopped, dispatch
     ecs._ACTION_MAP["DescribeTaskDefinition"] = describe_task_definition

@@ -1,0 +1,564 @@
+"""`make drills`: what fails in production, made to fail on the rehearsal's stack.
+
+Each drill breaks one thing for real, and ends with the run completed and the data right, or with
+the state and the message that tell a user what to do. What was observed goes into
+docs/reliability.md.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, LogFilter
+from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
+from prefect.client.schemas.sorting import LogSort
+from prefect.states import Cancelled
+from rich.console import Console
+
+from infra.register import register_automations
+from infra.rehearsal.rehearse import DEPLOYMENT, MODES, Rehearsal, bring_up, perform, pool_of, step
+from infra.rehearsal.session import CONTAINER, ROOT, RehearsalError
+from infra.settings import between_marks
+
+REPORT: Path = ROOT / "docs/reliability.md"
+OUTAGE = 30.0  # seconds
+TRIALS = 2
+# Tasks that keep no result: they write the same page again.
+REPORTS = {"report-quarantine", "write-report"}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The stack, and a client of its Prefect that was opened while all was well."""
+
+    rehearsal: Rehearsal
+    client: SyncPrefectClient
+
+    # --- runs -------------------------------------------------------------------------------------
+    def start(self, job_variables: dict[str, Any] | None = None, trials: int = TRIALS) -> FlowRun:
+        """Start a training run."""
+        return self.rehearsal.start_run(self.client, job_variables, num_trials=trials)
+
+    def wait_for_task(self, run: FlowRun, name: str = "search-xgboost") -> FlowRun:
+        """Wait until a task of a run is at work."""
+
+        def at_work(_: FlowRun) -> bool:
+            found = [t for t in self.rehearsal.task_runs(self.client, run) if t.name == name]
+            return any(t.state and t.state.is_running() for t in found)
+
+        return self.rehearsal.wait_for(self.client, run, at_work, minutes=3)
+
+    def wait_for_state(self, run: FlowRun, name: str, times: int = 1, minutes: float = 3) -> State:
+        """Wait until a run has been in a state so often; gives the state."""
+
+        def there(_: FlowRun) -> bool:
+            return len(self.states(run, name)) >= times
+
+        self.rehearsal.wait_for(self.client, run, there, minutes)
+        return self.states(run, name)[times - 1]
+
+    def states(self, run: FlowRun, name: str | None = None) -> list[State]:
+        """A run's states in their order, or those of a name."""
+        found = sorted(self.client.read_flow_run_states(run.id), key=lambda s: s.timestamp)
+        return [state for state in found if name in (None, state.name)]
+
+    def completed(self, run: FlowRun) -> FlowRun:
+        """Wait until a run has completed; a crash is only a stage on the way."""
+        ends = (StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED)
+        seen = self.rehearsal.wait_for(self.client, run, lambda run: run.state_type in ends)
+        if seen.state_type is not StateType.COMPLETED:
+            raise RehearsalError(f"{run.name} ended as {seen.state}; {self.path(run)}")
+        return seen
+
+    def path(self, run: FlowRun) -> str:
+        """The states that a run went through."""
+        return " → ".join(state.name or "" for state in self.states(run))
+
+    def log(self, run: FlowRun, *words: str) -> str:
+        """The line of a run's log that has all of these words.
+
+        Raises:
+            RehearsalError: there is none within 20 seconds.
+        """
+        wanted = LogFilter.model_validate({"flow_run_id": {"any_": [run.id]}})
+        for _ in range(20):
+            lines = self.client.read_logs(wanted, limit=200, sort=LogSort.TIMESTAMP_DESC)
+            for line in lines:
+                if all(word in line.message for word in words):
+                    return line.message
+            time.sleep(1)
+        said = "\n".join(line.message for line in reversed(lines))
+        raise RehearsalError(f"nothing in the log of {run.name} says {words}:\n{said}")
+
+    def tasks(self, run: FlowRun) -> list[TaskRun]:
+        """All tasks of a run and of its subflows, of all of its attempts."""
+        parent = FlowRunFilter.model_validate({"parent_flow_run_id": {"any_": [run.id]}})
+        family = [run, *self.client.read_flow_runs(flow_run_filter=parent)]
+        return [task for each in family for task in self.rehearsal.task_runs(self.client, each)]
+
+    # --- what must hold ---------------------------------------------------------------------------
+    def check_work(self, run: FlowRun) -> str:
+        """What a run has finished once it didn't do again."""
+        ended = [(task.name, task.state) for task in self.tasks(run) if task.state]
+        done = Counter(
+            name
+            for name, state in ended
+            if state.name == "Completed" and not state.state_details.child_flow_run_id
+        )
+        twice = {name for name, count in done.items() if count > 1} - REPORTS
+        if twice:
+            raise RehearsalError(f"done twice, though finished: {sorted(twice)}")
+        cached = sum(1 for _, state in ended if state.name == "Cached")
+        return f"{cached} tasks taken from the result store, none done twice"
+
+    def check_model(self, run: FlowRun, trials: int = TRIALS) -> str:
+        """A run left one champion, from one set of trials."""
+        ask, name = self.rehearsal.mlflow, "taxi-trip-duration"
+        api = "/api/2.0/mlflow"
+        champion = ask(f"{api}/registered-models/alias", name=name, alias="champion")
+        version = champion.raise_for_status().json()["model_version"]
+        info = ask(f"{api}/runs/get", run_id=version["run_id"]).raise_for_status().json()["run"]
+        tags = {tag["key"]: tag["value"] for tag in info["data"]["tags"]}
+        if tags.get("prefect.flow_run_id") != str(run.id):
+            raise RehearsalError(f"the champion isn't of {run.name}")
+        experiment = info["info"]["experiment_id"]
+        body = {"experiment_ids": [experiment], "run_view_type": "ACTIVE_ONLY"}
+        runs = ask(f"{api}/runs/search", body).raise_for_status().json()["runs"]
+        expected = trials + 2  # the baseline, and the trials' parent
+        if len(runs) != expected:
+            names = sorted(each["info"]["run_name"] for each in runs)
+            raise RehearsalError(f"MLflow has {len(runs)} runs of it, not {expected}: {names}")
+        ids = {each["info"]["run_id"] for each in runs}
+        found = (
+            ask(f"{api}/model-versions/search", filter=f"name='{name}'").raise_for_status().json()
+        )
+        registered = [v for v in found["model_versions"] if v["run_id"] in ids]
+        if len(registered) != 1:
+            raise RehearsalError(f"it registered {len(registered)} models")
+        return f"champion version {version['version']}, registered once"
+
+    # --- machines ---------------------------------------------------------------------------------
+    def container(self, task_arn: str) -> str:
+        """The container of a task."""
+        label = f"label=com.amazonaws.ecs.task-arn={task_arn}"
+        found = self.rehearsal.session.docker("ps", "-q", "-f", label).stdout.split()
+        if len(found) != 1:
+            raise RehearsalError(f"{len(found)} containers run for {task_arn}")
+        return found[0]
+
+    def task_arn(self, run: FlowRun) -> str:
+        """The task that runs a run."""
+        seen = self.client.read_flow_run(run.id)
+        return str(seen.infrastructure_pid).split("::")[-1]
+
+    def kill(self, container: str) -> datetime:
+        """Kill a container; gives the moment."""
+        moment = datetime.now(UTC)
+        self.rehearsal.session.docker("kill", "-s", "KILL", container)
+        return moment
+
+    @contextmanager
+    def paused(self, container: str) -> Iterator[None]:
+        """Stop a container's clock, so to speak: it is there, and doesn't answer."""
+        self.rehearsal.session.docker("pause", container)
+        try:
+            yield
+        finally:
+            self.rehearsal.session.docker("unpause", container)
+
+    def kill_flow(self, run: FlowRun) -> datetime:
+        """Kill a run's container in the middle of its search; gives the moment."""
+        self.wait_for_task(run)
+        return self.kill(self.container(self.task_arn(run)))
+
+    def service(self, name: str) -> str:
+        """The container of a service."""
+        return self.container(self.rehearsal.task(name)["taskArn"])
+
+    def healthy(self, name: str, minutes: float = 3) -> None:
+        """Wait until a service's task is healthy."""
+        deadline = time.monotonic() + minutes * 60
+        while time.monotonic() < deadline:
+            try:
+                if self.rehearsal.task(name).get("healthStatus") == "HEALTHY":
+                    return
+            except RehearsalError:
+                pass  # the next one isn't there yet
+            time.sleep(1)
+        raise RehearsalError(f"{name} isn't healthy after {minutes:.0f} minutes")
+
+
+def seconds(earlier: datetime, later: State, most: float | None = None) -> str:
+    """The time from a moment to a state.
+
+    Raises:
+        RehearsalError: it is more than `most` seconds.
+    """
+    took = (later.timestamp - earlier).total_seconds()
+    if most is not None and took > most:
+        raise RehearsalError(f"{later.name} after {took:.1f} s; promised: {most:.0f} s")
+    return f"{later.name} after {took:.1f} s"
+
+
+# --- drills ---------------------------------------------------------------------------------------
+def flow_killed(scene: Scene) -> str:
+    """Flow container killed (SIGKILL) in mid-training."""
+    run = scene.start()
+    killed = scene.kill_flow(run)
+    crashed = seconds(killed, scene.wait_for_state(run, "Crashed"), 5)
+    again = seconds(killed, scene.wait_for_state(run, "Running", times=2), 60)
+    scene.completed(run)
+    return f"{crashed}, {again}; {scene.check_work(run)}; {scene.check_model(run)}"
+
+
+def flow_stopped(scene: Scene) -> str:
+    """Flow task stopped (SIGTERM), as Spot and StopTask do."""
+    run = scene.start()
+    scene.wait_for_task(run)
+    cluster, stopped = pool_of(scene.rehearsal.outputs).cluster_arn, datetime.now(UTC)
+    scene.rehearsal.root.client("ecs").stop_task(cluster=cluster, task=scene.task_arn(run))
+    waiting = seconds(stopped, scene.wait_for_state(run, "AwaitingRetry"))
+    again = seconds(stopped, scene.wait_for_state(run, "Running", times=2))
+    scene.completed(run)
+    if scene.states(run, "Crashed"):
+        raise RehearsalError(f"it crashed: {scene.path(run)}")
+    return f"{waiting}, {again}; {scene.check_work(run)}; {scene.check_model(run)}"
+
+
+def worker_killed(scene: Scene) -> str:
+    """Ten runs queued against a limit of one, and the worker's container killed meanwhile."""
+    queued, client = 10, scene.client
+    store = scene.rehearsal.outputs.artifact_store
+    workspaces = [f"runs/drill-{uuid4().hex}" for _ in range(queued)]
+    with preparation(scene) as deployment:
+        runs = [
+            client.create_flow_run_from_deployment(
+                deployment, parameters={"store": store, "workspace": f"{store}/{workspace}"}
+            )
+            for workspace in workspaces
+        ]
+        scene.rehearsal.wait_for(client, runs[0], lambda _: _ended(scene, runs) >= 2)
+        scene.kill(scene.service("worker"))
+        for run in runs:
+            scene.completed(run)
+    scene.healthy("worker")
+    starts = Counter(client.read_flow_run(run.id).run_count for run in runs)
+    if starts != {1: queued}:
+        raise RehearsalError(f"starts of the runs: {dict(starts)}")
+    if (at_once := most_at_once([_ran(scene, run) for run in runs])) != 1:
+        raise RehearsalError(f"{at_once} runs ran at once, against a limit of one")
+    files = {len(scene.rehearsal.keys(f"flows/{workspace}/features/")) for workspace in workspaces}
+    if files != {3}:  # the transformer and both months
+        raise RehearsalError(f"the runs left {files} files of features each, not 3")
+    return f"{queued} completed, each started once, never two at once, all data there"
+
+
+def worker_killed_with_a_run(scene: Scene) -> str:
+    """Worker killed between claiming a run and starting it."""
+    wait, pool = 20, scene.rehearsal.outputs.work_pool.name
+    worker = scene.service("worker")
+    list(register_automations(scene.client, pool, wait_for_machine=wait))
+    try:
+        with scene.paused(CONTAINER):  # its calls to AWS hang
+            run = scene.start()
+            claimed = scene.wait_for_state(run, "Pending")
+            time.sleep(3)
+            scene.kill(worker)
+        crashed = scene.wait_for_state(run, "Crashed")
+    finally:
+        list(register_automations(scene.client, pool))
+    if scene.client.read_flow_run(run.id).infrastructure_pid:
+        raise RehearsalError("its task was started after all")
+    done = scene.completed(run)
+    if done.run_count != 1:
+        raise RehearsalError(f"it was started {done.run_count} times")
+    return (
+        f"{seconds(claimed.timestamp, crashed)} (with {wait} s to find a machine, not the stack's"
+        f" 600 s): “{crashed.message}”; then Completed, started once; {scene.check_model(run)}"
+    )
+
+
+def image_missing(scene: Scene) -> str:
+    """Image that can't be pulled."""
+    run = scene.start({"image": "127.0.0.1:1/no-such-image:1"})
+    crashed = given_up(scene, run, starts=0)
+    return f"{crashed}; log: “{shown(scene.log(run, 'CannotPullContainerError'))}”"
+
+
+def definition_refused(scene: Scene) -> str:
+    """Task definition refused: the worker may not pass a run's role."""
+    iam = scene.rehearsal.root.client("iam")
+    (role,) = [
+        each["RoleName"]
+        for each in iam.list_roles()["Roles"]
+        if each["RoleName"].startswith("trainyard-rehearsal-worker-task-")
+    ]
+    (policy,) = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+    less = [each for each in document["Statement"] if "iam:PassRole" not in each["Action"]]
+
+    def allow(statements: Sequence[dict[str, Any]]) -> None:
+        text = json.dumps({**document, "Statement": statements})
+        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=text)
+
+    allow(less)
+    try:
+        run = scene.start({"memory": 3072})  # another definition than the one that is there
+        message = scene.wait_for_state(run, "Crashed").message or ""
+    finally:
+        allow(document["Statement"])
+    if "AccessDenied" not in message:
+        raise RehearsalError(f"the message doesn't say what was refused: {message}")
+    scene.completed(run)
+    return f"Crashed: “{shown(message)}”; Completed by itself once the right was back"
+
+
+def out_of_memory(scene: Scene) -> str:
+    """Out of memory: a run whose task is too small for it."""
+    run = scene.start({"cpu": 256, "memory": 512})
+    return given_up(scene, run, starts=3)
+
+
+def store_unavailable(scene: Scene) -> str:
+    """S3, and all of AWS, unavailable for 30 s."""
+    return outage(scene, CONTAINER)
+
+
+def mlflow_unavailable(scene: Scene) -> str:
+    """MLflow unavailable for 30 s."""
+    return outage(scene, scene.service("mlflow"))
+
+
+def prefect_unavailable(scene: Scene) -> str:
+    """Prefect's API unavailable for 30 s."""
+    return outage(scene, scene.service("prefect"))
+
+
+def key_wrong(scene: Scene) -> str:
+    """Wrong API key in the secret of the runs."""
+    secrets = scene.rehearsal.root.client("secretsmanager")
+    secret = ":".join(pool_of(scene.rehearsal.outputs).api_secret.split(":")[:7])
+    right = secrets.get_secret_value(SecretId=secret)["SecretString"]
+    secrets.put_secret_value(SecretId=secret, SecretString=wrong(right))
+    try:
+        run = scene.start()
+        crashed = scene.wait_for_state(run, "Crashed")
+    finally:
+        secrets.put_secret_value(SecretId=secret, SecretString=right)
+    line = scene.log(run, "401 Unauthorized")
+    scene.completed(run)
+    return f"Crashed: “{crashed.message}”; log: “{shown(line)}”; Completed by itself after"
+
+
+def observer_deaf(scene: Scene) -> str:
+    """Flow container killed, and nobody but its heartbeats tells."""
+    events = scene.rehearsal.root.client("events")
+    rules = events.list_rules(NamePrefix="trainyard-rehearsal-observer-rule")["Rules"]
+    (rule,) = [each["Name"] for each in rules]
+    run = scene.start()
+    events.disable_rule(Name=rule)
+    try:
+        killed = scene.kill_flow(run)
+        crashed = scene.wait_for_state(run, "Crashed", minutes=4)
+    finally:
+        events.enable_rule(Name=rule)
+    found = seconds(killed, crashed, 180)
+    again = seconds(killed, scene.wait_for_state(run, "Running", times=2))
+    scene.completed(run)
+    return f"{found}: “{crashed.message}”, {again}; {scene.check_work(run)}"
+
+
+Drill = Callable[[Scene], str]
+DRILLS: dict[str, Drill] = {
+    drill.__name__.replace("_", "-"): drill
+    for drill in (
+        flow_killed,
+        flow_stopped,
+        worker_killed,
+        worker_killed_with_a_run,
+        image_missing,
+        definition_refused,
+        out_of_memory,
+        store_unavailable,
+        mlflow_unavailable,
+        prefect_unavailable,
+        key_wrong,
+        observer_deaf,
+    )
+}
+
+
+# --- parts of drills ------------------------------------------------------------------------------
+@contextmanager
+def preparation(scene: Scene) -> Iterator[UUID]:
+    """A deployment of the training's first part alone, which is short, as the training is deployed.
+
+    Ten whole trainings, one after the other, would show the same in four times the time.
+    """
+    client, training = scene.client, scene.client.read_deployment_by_name(DEPLOYMENT)
+    made = client.create_deployment(
+        client.create_flow_from_name("preprocess"),
+        name="drill",
+        entrypoint="flows/taxi/train.py:preprocess",
+        parameters={"data": "synthetic", "months": ["2023-01", "2023-02"], "max_bad_share": 0.2},
+        work_pool_name=training.work_pool_name,
+        job_variables=training.job_variables,
+        pull_steps=training.pull_steps,
+        concurrency_limit=1,
+        concurrency_options=training.concurrency_options,
+    )
+    try:
+        yield made
+    finally:
+        client.delete_deployment(made)
+
+
+def outage(scene: Scene, container: str) -> str:
+    """Something doesn't answer for a while in the middle of a run, which gets over it."""
+    run = scene.start()
+    scene.wait_for_task(run)
+    with scene.paused(container):
+        time.sleep(OUTAGE)
+    done = scene.completed(run)
+    work, model = scene.check_work(run), scene.check_model(run)
+    return f"Completed after {done.run_count} start(s); {work}; {model}"
+
+
+def given_up(scene: Scene, run: FlowRun, starts: int) -> str:
+    """A run that can't succeed is tried again, and then left alone as Crashed."""
+    crashes = max(2, starts)
+    last = scene.wait_for_state(run, "Crashed", times=crashes, minutes=6)
+    time.sleep(15)  # longer than an automation takes to act
+    seen = scene.client.read_flow_run(run.id)
+    if scene.states(run)[-1].name != "Crashed" or seen.run_count != starts:
+        raise RehearsalError(f"{seen.run_count} starts, not {starts}: {scene.path(run)}")
+    return f"Crashed {crashes} times, {starts} starts, then given up: “{last.message}”"
+
+
+def _ended(scene: Scene, runs: Sequence[FlowRun]) -> int:
+    seen = [scene.client.read_flow_run(run.id).state for run in runs]
+    return sum(1 for state in seen if state and state.is_final())
+
+
+def _ran(scene: Scene, run: FlowRun) -> tuple[datetime, datetime]:
+    began, ended = scene.states(run, "Running")[0], scene.states(run)[-1]
+    return began.timestamp, ended.timestamp
+
+
+def most_at_once(spans: Sequence[tuple[datetime, datetime]]) -> int:
+    """How many of these spans of time hold a moment together, at most."""
+    return max(sum(1 for a, b in spans if a <= start < b) for start, _ in spans)
+
+
+def wrong(secret: str) -> str:
+    """A secret of the same form that opens nothing."""
+    try:
+        fields = json.loads(secret)
+    except ValueError:
+        return "wrong"
+    return json.dumps(dict.fromkeys(fields, "wrong:wrong"))
+
+
+def shown(text: str, most: int = 240) -> str:
+    """A message as a cell of a table shows it."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+# --- the command ----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Result:
+    """One drill, and what came of it."""
+
+    name: str
+    title: str
+    observed: str
+    seconds: float
+
+
+def title(drill: Drill) -> str:
+    """A drill's name for people."""
+    return (drill.__doc__ or "").strip().rstrip(".")
+
+
+def run_drill(rehearsal: Rehearsal, name: str) -> str:
+    """One drill on a stack that is up; gives what was observed.
+
+    Raises:
+        RehearsalError: a promise doesn't hold.
+    """
+    with rehearsal.prefect() as client:
+        try:
+            return DRILLS[name](Scene(rehearsal, client))
+        except Exception:
+            end_runs(rehearsal, client)
+            raise
+
+
+def end_runs(rehearsal: Rehearsal, client: SyncPrefectClient) -> None:
+    """End what a failed drill has left: the next one's run would wait for it."""
+    unfinished = {"state": {"type": {"not_any_": ["COMPLETED", "CRASHED", "FAILED", "CANCELLED"]}}}
+    wanted = FlowRunFilter.model_validate(unfinished)
+    ecs, cluster = rehearsal.root.client("ecs"), pool_of(rehearsal.outputs).cluster_arn
+    for run in client.read_flow_runs(flow_run_filter=wanted):
+        if run.auto_scheduled:
+            continue
+        client.set_flow_run_state(run.id, Cancelled(message="Its drill failed."), force=True)
+        if run.infrastructure_pid:
+            ecs.stop_task(cluster=cluster, task=run.infrastructure_pid.split("::")[-1])
+
+
+def drill_all(names: Sequence[str], rehearsal: Rehearsal, console: Console) -> None:
+    """Run these drills; if they are all, write down what was observed."""
+    bring_up(rehearsal, console)
+    results, broken = list[Result](), list[str]()
+    for name in names:
+        started = time.monotonic()
+        try:
+            with step(console, name) as found:
+                found.append(run_drill(rehearsal, name))
+        except RehearsalError as error:
+            console.print(str(error), highlight=False)
+            broken.append(name)
+            continue
+        took = time.monotonic() - started
+        results.append(Result(name, title(DRILLS[name]), found[0], took))
+    if broken:
+        raise RehearsalError(f"these drills failed: {', '.join(broken)}")
+    if len(results) == len(DRILLS):
+        REPORT.write_text(written(REPORT.read_text(), results))
+
+
+def written(text: str, results: Sequence[Result]) -> str:
+    """The report, with its table as these drills went."""
+    lines = ["| drill | observed | seconds |", "| --- | --- | --- |"]
+    for each in results:
+        observed = each.observed.replace("|", "\\|")
+        lines.append(f"| {each.title} (`{each.name}`) | {observed} | {each.seconds:.0f} |")
+    return between_marks(text, "drills", "\n".join(lines) + "\n\n")
+
+
+def main() -> int:
+    """Run the drills, and say how they went."""
+    parser = argparse.ArgumentParser(prog="make drills", description=__doc__)
+    parser.add_argument("--prefect", choices=sorted(MODES), default="self-hosted")
+    parser.add_argument("--keep", action="store_true", help="leave the stack up: the next is quick")
+    parser.add_argument("--only", choices=DRILLS, help="one drill, instead of all")
+    given = parser.parse_args()
+    names = [given.only] if given.only else list(DRILLS)
+    return perform("drills", given.prefect, partial(drill_all, names), keep=given.keep)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
