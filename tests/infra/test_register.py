@@ -256,6 +256,7 @@ def test_a_webhook_is_told_and_its_address_kept_secret(
         assert [name.split(": ")[1] for name in sorted(told)] == [
             "a crashed run is prepared to start again",
             "a run that crashes again and again is given up",
+            "a run whose task has gone starts again",
         ]
         assert summary(register(outputs)) == "nothing to change"
         monkeypatch.setenv("TRAINYARD_NOTIFY_WEBHOOK", "https://hooks.example.com/n3w")
