@@ -245,6 +245,12 @@ def test_a_container_that_takes_too_much_memory_is_killed(account: Account) -> N
     assert task["containers"][0]["reason"].startswith("OutOfMemoryError")
 
 
+def test_an_image_that_cannot_be_pulled_is_said_so(account: Account) -> None:
+    task = account.end(account.start(account.define(NAP, image="127.0.0.1:1/none:1")))
+    assert task["stopCode"] == "TaskFailedToStart"
+    assert task["stoppedReason"].startswith("CannotPullContainerError: ")
+
+
 @pytest.mark.parametrize(("stop_timeout", "exit_code"), [(10, 3), (1, 137)])
 def test_a_stopped_task_has_its_stop_timeout_to_end(
     account: Account, stop_timeout: int, exit_code: int
@@ -279,7 +285,12 @@ def test_a_service_waits_for_health_and_replaces_what_loses_it(
         until(lambda: rollout() == "COMPLETED")
         first = next(t for t in account.tasks_of("sick") if t["taskArn"] != old)
         assert first["healthStatus"] == "HEALTHY"
-        emulator.docker("exec", first["containers"][0]["runtimeId"], "rm", "/tmp/ok")  # noqa: S108
+        container = first["containers"][0]["runtimeId"]
+        emulator.docker("pause", container)  # which Docker calls unhealthy
+        time.sleep(1)
+        emulator.docker("unpause", container)
+        assert account.describe(first["taskArn"])["lastStatus"] == "RUNNING"
+        emulator.docker("exec", container, "rm", "/tmp/ok")  # noqa: S108
         assert account.end(first["taskArn"])["stoppedReason"] == (
             "Task failed container health checks"
         )

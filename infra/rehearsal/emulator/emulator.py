@@ -390,6 +390,9 @@ def look(task, docker_client=None, _original=ecs._maybe_mark_stopped):
         state = container.attrs["State"]
         if "Health" in state:
             known = {"healthy": "HEALTHY", "unhealthy": "UNHEALTHY"}
+            # Docker also calls a container unhealthy that is paused, or was a moment ago.
+            if not state["Health"]["FailingStreak"]:
+                del known["unhealthy"]
             described["healthStatus"] = known.get(state["Health"]["Status"], "UNKNOWN")
             health.add(described["healthStatus"])
     # The worst counts, as on ECS.
