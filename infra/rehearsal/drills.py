@@ -333,11 +333,11 @@ def definition_refused(scene: Scene) -> str:
 def out_of_memory(scene: Scene) -> str:
     """Out of memory: a run whose task is too small for it."""
     # Fargate's least is 512 MiB, which is enough for the drill's data.
-    with scene.automations(settle=5):
+    with scene.automations(settle=10):
         run = scene.start({"memory": 384})
         crashed = given_up(scene, run, starts=3)
     line = scene.log(run, "memory")
-    return f"{crashed} (with 5 s between starts, not the stack's 60 s); log: “{shown(line)}”"
+    return f"{crashed} (with 10 s between starts, not the stack's 60 s); log: “{shown(line)}”"
 
 
 def store_unavailable(scene: Scene) -> str:
