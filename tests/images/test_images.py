@@ -74,7 +74,7 @@ def test_the_worker_holds_what_it_runs_and_no_pulumi(built: dict[str, Built]) ->
 @pytest.mark.parametrize("image", IMAGES)
 def test_there_are_no_tests_and_no_caches(built: dict[str, Built], image: str) -> None:
     script = (
-        "find / -xdev -type d -name tests -path '/venv/*' -o -xdev -path '/root/.cache/*' "
+        "find / -xdev -type d -name tests -path '/venv/*' -o -xdev -path '*/.cache/*' "
         "-o -xdev -path '/tmp/*' -o -xdev -path '/var/cache/uv*' -o -xdev -path '/var/cache/pip*'"
     )
     # Its own user can't look into /root.
