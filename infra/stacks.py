@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from infra.images import ImageError, build
 from infra.naming import OUTPUTS as OUTPUTS_PARAMETER
 from infra.naming import READY, Names
 from infra.readiness import Servers, note
@@ -359,7 +360,8 @@ def main() -> None:
         if given.stack == REHEARSAL:
             if lacking := missing():
                 raise StackError(f"a rehearsal needs more: {lacking}")
-            environment = session.begin()
+            images = build()
+            environment = session.begin(**{f"{name}Image": id_ for name, id_ in images.items()})
             os.environ.update(environment)  # boto3 finds the emulator by the same variables
             pulumi = Pulumi(given.stack, session.project, environment)
         if given.command == "preview":
@@ -376,7 +378,7 @@ def main() -> None:
             status(pulumi)
         else:
             ui(pulumi)
-    except (StackError, RehearsalError) as error:
+    except (StackError, RehearsalError, ImageError) as error:
         sys.exit(f"{error}")
 
 
