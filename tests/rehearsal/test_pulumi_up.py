@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from infra.outputs import StackOutputs
-from infra.rehearsal.drills import DRILLS, run_drill
-from infra.rehearsal.rehearse import MODES, Rehearsal, check_services, train
+from infra.rehearsal.drills import run_drill
+from infra.rehearsal.rehearse import MODES, Rehearsal, check_rights, check_services, train
 from infra.rehearsal.session import ROOT, Session
 
 pytestmark = pytest.mark.timeout(1200)
@@ -27,6 +27,8 @@ READ_BACK = {
     # not the emulator's: `make up` wrote its note there, as it should
     "aws:ssm/parameter:Parameter": {"version"},
 }
+# The quickest drills, of each kind one. All of them are `make drills`, a quarter of an hour.
+DRILLED = ("flow-killed", "flow-stopped", "image-missing")
 
 
 @dataclass
@@ -157,7 +159,11 @@ def test_the_flows_are_deployed_and_train_a_champion(rehearsed: Rehearsed) -> No
     print(train(rehearsed.rehearsal))
 
 
-@pytest.mark.parametrize("name", DRILLS)
+def test_roles_may_do_what_was_used_and_nothing_else(rehearsed: Rehearsed) -> None:
+    check_rights(rehearsed.rehearsal)
+
+
+@pytest.mark.parametrize("name", DRILLED)
 def test_a_drill_ends_as_promised(rehearsed: Rehearsed, name: str) -> None:
     if rehearsed.rehearsal.mode != "self-hosted":
         pytest.skip("Prefect Cloud's side isn't ours to break: the drills run self-hosted")
