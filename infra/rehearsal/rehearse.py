@@ -296,11 +296,6 @@ def _boto(*credentials: str, url: str) -> Any:
 
 
 # --- steps of `make rehearse` ---------------------------------------------------------------------
-def build_images(rehearsal: Rehearsal) -> dict[str, str]:
-    """The images, by their ids."""
-    return images.build()
-
-
 def check_unchanged(rehearsal: Rehearsal) -> str:
     """A second `make up` changes nothing."""
     foreseen = json.loads(rehearsal.pulumi.run("preview", "--json"))
@@ -395,7 +390,7 @@ def bring_up(rehearsal: Rehearsal, console: Console) -> None:
     with step(console, "emulator"):
         rehearsal.session.start()
     with step(console, "images") as found:
-        built = build_images(rehearsal)
+        built = images.build()
         found.append(", ".join(built))
     with step(console, "the account's stack"):
         rehearsal.open(**built)
@@ -433,7 +428,12 @@ def perform(name: str, mode: Mode, act: Callable[[Rehearsal, Console], None], *,
         try:
             with redirect_stdout(log):
                 act(rehearsal, console)
-        except (RehearsalError, stacks.StackError, httpx.HTTPError) as error:
+        except (
+            RehearsalError,
+            stacks.StackError,
+            images.ImageError,
+            httpx.HTTPError,
+        ) as error:
             console.print(f"{error}\nPulumi's own lines: {log.name}", highlight=False)
             return 1
         finally:
