@@ -27,7 +27,7 @@ READ_BACK = {
     # not the emulator's: `make up` wrote its note there, as it should
     "aws:ssm/parameter:Parameter": {"version"},
 }
-# The quickest drills, of each kind one. All of them are `make drills`, a quarter of an hour.
+# The quickest drills, of each kind one. All of them are `make drills`: over twenty minutes.
 DRILLED = ("flow-killed", "flow-stopped", "image-missing")
 
 
