@@ -11,6 +11,8 @@ from typing import Any
 # Rights that a rehearsal doesn't use, by role and action, and why they are given all the same.
 UNUSED: Mapping[tuple[str, str], str] = {
     ("-task", "s3:AbortMultipartUpload"): "A large artifact whose upload fails half-way.",
+    ("-task", "kms:Decrypt"): "S3 asks KMS in the role's name; the emulator's S3 does not.",
+    ("-task", "kms:GenerateDataKey"): "S3 asks KMS in the role's name; the emulator's S3 does not.",
     ("worker-task", "ecs:StopTask"): "A run that is cancelled.",
     (
         "worker-task",
