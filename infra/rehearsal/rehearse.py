@@ -127,18 +127,20 @@ class Rehearsal:
         self.pulumi.run("destroy", "--yes", "--skip-preview")
         self.pulumi.run("stack", "rm", "--yes")
         if self._cloud:
-            self._cloud.terminate()
-            self._cloud.wait(timeout=20)
+            self._end_cloud()
             self.root.client("secretsmanager").delete_secret(
                 SecretId=self.settings["prefectApiKeySecretArn"], ForceDeleteWithoutRecovery=True
             )
 
     def close(self) -> None:
         """End the emulator and all that it started, however far the rehearsal came."""
+        self._end_cloud()
+        self.session.stop()
+
+    def _end_cloud(self) -> None:
         if self._cloud:
             self._cloud.terminate()
             self._cloud.wait(timeout=20)
-        self.session.stop()
 
     def _start_cloud(self) -> None:
         """Start the stand-in, and put its key where `make bootstrap` puts Prefect Cloud's."""
