@@ -44,6 +44,7 @@ MODES: dict[Mode, dict[str, Any]] = {
 }
 CLOUD_PORT = 4280
 DEPLOYMENT = "taxi-train/taxi-train"
+MODEL = "taxi-trip-duration"
 # Small, so that the rehearsal is about the path and not about the model.
 PARAMETERS = {"num_trials": 2, "max_inference_time": 1e-3}
 RUN_MINUTES = 8
@@ -63,6 +64,7 @@ class Rehearsal:
     _cloud: subprocess.Popen[bytes] | None = None
     _api_key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     _before: dict[str, list[str]] = field(default_factory=dict)
+    _made: dict[str, Any] = field(default_factory=dict)
 
     # --- its life ---------------------------------------------------------------------------------
     def open(self, **image_ids: str) -> None:
@@ -102,6 +104,7 @@ class Rehearsal:
 
     def up(self) -> None:
         """`make up STACK=rehearsal`."""
+        self._made = {}
         stacks.up(self.pulumi, self.connect)
 
     def deploy(self) -> None:
@@ -176,14 +179,20 @@ class Rehearsal:
 
     # --- what is in it ----------------------------------------------------------------------------
     @property
+    def made(self) -> dict[str, Any]:
+        """The outputs of the stack's last `up`."""
+        self._made = self._made or self.pulumi.outputs()
+        return self._made
+
+    @property
     def outputs(self) -> StackOutputs:
-        """The stack's, as `register` and `prefect deploy` read them."""
-        return StackOutputs.model_validate(self.pulumi.outputs()["trainyard"])
+        """Of them, what `register` and `prefect deploy` read."""
+        return StackOutputs.model_validate(self.made["trainyard"])
 
     def task(self, service: str) -> dict[str, Any]:
         """A service's task, as ECS describes it."""
         ecs, cluster = self.root.client("ecs"), pool_of(self.outputs).cluster_arn
-        name = self.pulumi.outputs()["services"][service]
+        name = self.made["services"][service]
         tasks = ecs.list_tasks(cluster=cluster, serviceName=name)["taskArns"]
         if not tasks:
             raise RehearsalError(f"no task of {service} runs")
@@ -341,7 +350,7 @@ def train(rehearsal: Rehearsal) -> str:
         first = rehearsal.task_runs(client, run)[0].start_time
         created = run.created
     champion = rehearsal.mlflow(
-        "/api/2.0/mlflow/registered-models/alias", name="taxi-trip-duration", alias="champion"
+        "/api/2.0/mlflow/registered-models/alias", name=MODEL, alias="champion"
     )
     champion.raise_for_status()
     models = [key for key in rehearsal.keys("mlflow/") if key.endswith("MLmodel")]
