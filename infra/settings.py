@@ -282,13 +282,13 @@ class Settings(BaseModel):
     )
     flow_image: str = setting(
         "",
-        "What flow runs start from. Images come as digests: a tag can be moved.",
+        "What flow runs and the deployer start from. Images come as digests: a tag can be moved.",
         "repository@sha256:..., or a local image's sha256:...",
         pattern=DIGEST,
     )
     worker_image: str = setting(
         "",
-        "Of the worker, the Prefect server and the deployer. Without it they stay at 0.",
+        "Of the worker and the Prefect server. Without it they stay at 0.",
         "repository@sha256:..., or a local image's sha256:...",
         pattern=DIGEST,
     )
