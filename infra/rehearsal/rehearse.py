@@ -32,8 +32,8 @@ from rich.console import Console
 from infra import images, stacks
 from infra.naming import Names
 from infra.outputs import EcsWorkPool, StackOutputs
-from infra.rehearsal import rights
-from infra.rehearsal.session import GATEWAY, ROOT, RehearsalError, Session, inventory, missing
+from infra.rehearsal import cloud, rights
+from infra.rehearsal.session import ROOT, RehearsalError, Session, inventory, missing
 
 STACK = "rehearsal"
 Mode = Literal["self-hosted", "cloud"]
@@ -42,7 +42,6 @@ MODES: dict[Mode, dict[str, Any]] = {
     "self-hosted": {"profile": "minimal", "prefect": "self-hosted"},
     "cloud": {"profile": "standard", "prefect": "cloud"},
 }
-CLOUD_PORT = 4280
 DEPLOYMENT = "taxi-train/taxi-train"
 MODEL = "taxi-trip-duration"
 # Small, so that the rehearsal is about the path and not about the model.
@@ -142,40 +141,15 @@ class Rehearsal:
 
     def _end_cloud(self) -> None:
         if self._cloud:
-            self._cloud.terminate()
-            self._cloud.wait(timeout=20)
+            cloud.stop(self._cloud)
 
     def _start_cloud(self) -> None:
         """Start the stand-in, and put its key where `make bootstrap` puts Prefect Cloud's."""
         secret = self.root.client("secretsmanager").create_secret(
             Name="trainyard-prefect-api-key", SecretString=self._api_key
         )
-        url = f"http://{GATEWAY}:{CLOUD_PORT}/api"
-        self.settings |= {"prefectApiUrl": url, "prefectApiKeySecretArn": secret["ARN"]}
-        home = self.session.home / "prefect"
-        home.mkdir(exist_ok=True)
-        self._cloud = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "infra.rehearsal.cloud", GATEWAY, str(CLOUD_PORT)],
-            env={
-                **os.environ,
-                "PREFECT_API_KEY": self._api_key,
-                "PREFECT_HOME": str(home),
-                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            },
-            cwd=ROOT,
-            stdout=(home / "server.log").open("wb"),
-            stderr=subprocess.STDOUT,
-        )
-        for _ in range(240):
-            if self._cloud.poll() is not None:
-                raise RehearsalError(f"the server for Prefect Cloud ended: see {home}/server.log")
-            try:
-                httpx.get(f"{url}/health", timeout=2).raise_for_status()
-            except httpx.HTTPError:
-                time.sleep(0.5)
-            else:
-                return
-        raise RehearsalError(f"the server for Prefect Cloud doesn't answer: see {home}/server.log")
+        self.settings |= {"prefectApiUrl": cloud.URL, "prefectApiKeySecretArn": secret["ARN"]}
+        self._cloud = cloud.start(self.session.home / "prefect", self._api_key)
 
     # --- what is in it ----------------------------------------------------------------------------
     @property
