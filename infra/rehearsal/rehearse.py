@@ -85,8 +85,6 @@ class Rehearsal:
     def pulumi(self) -> stacks.Pulumi:
         """The `pulumi` command with the deploy role's credentials."""
         environment = {**self.session.environment(), **self.credentials}
-        if self.mode == "cloud":
-            environment["PREFECT_API_KEY"] = self._api_key
         return stacks.Pulumi(STACK, self.session.project, environment, self.log)
 
     @property
