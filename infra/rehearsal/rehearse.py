@@ -81,6 +81,12 @@ class Rehearsal:
         self.settings |= settings
         self.session.prepare(STACK, **self.settings)
 
+    def unpin(self) -> None:
+        """Leave the images to releases; the next one has to follow."""
+        for name in images.IMAGES:
+            self.settings.pop(f"{name}Image", None)
+        self.set()
+
     @property
     def pulumi(self) -> stacks.Pulumi:
         """The `pulumi` command with the deploy role's credentials."""
