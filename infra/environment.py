@@ -197,8 +197,7 @@ def environment(
         DeployerArgs(
             platform=platform,
             placement=placement,
-            image=settings.worker_image,
-            flow_image=settings.flow_image,
+            image=settings.flow_image,
             api=api,
             outputs_parameter=names.parameter(OUTPUTS),
             log_group=names.log_group("deployer"),

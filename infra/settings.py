@@ -282,13 +282,13 @@ class Settings(BaseModel):
     )
     flow_image: str = setting(
         "",
-        "What flow runs start from, whatever is released. Without it: what `make release` noted.",
+        "What flow runs and the deployer start from. Without it, what `make release` has noted.",
         "repository@sha256:..., or a local image's sha256:...",
         pattern=DIGEST,
     )
     worker_image: str = setting(
         "",
-        "Of the worker, the Prefect server and the deployer: as flowImage. Without any, all at 0.",
+        "Of the worker and the Prefect server: as flowImage. Without any they stay at 0.",
         "repository@sha256:..., or a local image's sha256:...",
         pattern=DIGEST,
     )

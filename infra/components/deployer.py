@@ -21,8 +21,7 @@ class DeployerArgs:
     platform: Platform
     placement: Placement
     image: str
-    flow_image: str
-    """What the deployments that it makes start from."""
+    """The flows' own: it holds prefect.yaml, and what its deployments start from is it."""
     api: PrefectApi
     outputs_parameter: str
     log_group: str
@@ -53,7 +52,7 @@ class Deployer(pulumi.ComponentResource):
                         "HOME": "/tmp",  # noqa: S108 (the one folder it may write)
                         "PREFECT_API_URL": args.api.url,
                         "PREFECT_HOME": "/tmp/prefect",  # noqa: S108
-                        "TRAINYARD_IMAGE": args.flow_image,
+                        "TRAINYARD_IMAGE": args.image,
                     },
                     secrets={args.api.secret_variable: args.api.secret},
                 ),

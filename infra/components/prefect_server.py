@@ -58,6 +58,9 @@ class PrefectServer(pulumi.ComponentResource):
                 ),
                 environment={
                     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                    # How often a run that waits for another of its deployment looks again; 30 s is
+                    # Prefect's own.
+                    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
                     # Prefect copies its pages before it serves them.
                     "PREFECT_SERVER_UI_STATIC_DIRECTORY": "/tmp/prefect-ui",  # noqa: S108
                     # They are looked at through `make ui`'s tunnel.

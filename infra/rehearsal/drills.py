@@ -1,8 +1,8 @@
 """`make drills`: what fails in production, made to fail on the rehearsal's stack.
 
 Each drill breaks one thing for real, and ends with the run completed and the data right, or with
-the state and the message that tell a user what to do. What was observed goes into
-docs/reliability.md.
+the state and the message that tell a user what to do. Drills that can't disturb each other run at
+the same time: most of their time is waiting. What was observed goes into docs/reliability.md.
 """
 
 import argparse
@@ -11,11 +11,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -27,7 +29,15 @@ from prefect.states import Cancelled
 from rich.console import Console
 
 from infra.register import register_automations
-from infra.rehearsal.rehearse import DEPLOYMENT, Rehearsal, bring_up, perform, pool_of, step
+from infra.rehearsal.rehearse import (
+    DEPLOYMENT,
+    MODEL,
+    PARAMETERS,
+    Rehearsal,
+    bring_up,
+    perform,
+    pool_of,
+)
 from infra.rehearsal.session import CONTAINER, ROOT, RehearsalError
 from infra.settings import between_marks
 
@@ -40,15 +50,24 @@ REPORTS = {"report-quarantine", "write-report"}
 
 @dataclass(frozen=True)
 class Scene:
-    """The stack, and a client of its Prefect that was opened while all was well."""
+    """The stack, a client of its Prefect that was opened while all was well, and a deployment of
+    the drill's own.
+    """
 
     rehearsal: Rehearsal
     client: SyncPrefectClient
+    deployment: UUID
+    harm_done: Event = field(default_factory=Event)
+    """From here on only the drill's own run can notice it: the next drill may begin."""
 
     # --- runs -------------------------------------------------------------------------------------
-    def start(self, job_variables: dict[str, Any] | None = None, trials: int = TRIALS) -> FlowRun:
+    def start(self, job_variables: dict[str, Any] | None = None) -> FlowRun:
         """Start a training run."""
-        return self.rehearsal.start_run(self.client, job_variables, num_trials=trials)
+        return self.client.create_flow_run_from_deployment(
+            self.deployment,
+            parameters={**PARAMETERS, "num_trials": TRIALS},
+            job_variables=job_variables,
+        )
 
     def wait_for_task(self, run: FlowRun, name: str = "search-xgboost") -> FlowRun:
         """Wait until a task of a run is at work."""
@@ -122,31 +141,24 @@ class Scene:
         cached = sum(1 for _, state in ended if state.name == "Cached")
         return f"{cached} tasks taken from the result store, none done twice"
 
-    def check_model(self, run: FlowRun, trials: int = TRIALS) -> str:
-        """A run left one champion, from one set of trials."""
-        ask, name = self.rehearsal.mlflow, "taxi-trip-duration"
-        api = "/api/2.0/mlflow"
-        champion = ask(f"{api}/registered-models/alias", name=name, alias="champion")
-        version = champion.raise_for_status().json()["model_version"]
-        info = ask(f"{api}/runs/get", run_id=version["run_id"]).raise_for_status().json()["run"]
-        tags = {tag["key"]: tag["value"] for tag in info["data"]["tags"]}
-        if tags.get("prefect.flow_run_id") != str(run.id):
-            raise RehearsalError(f"the champion isn't of {run.name}")
-        experiment = info["info"]["experiment_id"]
+    def check_model(self, run: FlowRun) -> str:
+        """A run left one model in the registry, from one set of trials."""
+        ask, api = self.rehearsal.mlflow, "/api/2.0/mlflow"
+        mine = {"filter": f"tags.`prefect.flow_run_id` = '{run.id}'", "max_results": 1}
+        found = ask(f"{api}/experiments/search", mine).raise_for_status().json()
+        experiment = found["experiments"][0]["experiment_id"]
         body = {"experiment_ids": [experiment], "run_view_type": "ACTIVE_ONLY"}
         runs = ask(f"{api}/runs/search", body).raise_for_status().json()["runs"]
-        expected = trials + 2  # the baseline, and the trials' parent
+        expected = TRIALS + 2  # the baseline, and the trials' parent
         if len(runs) != expected:
             names = sorted(each["info"]["run_name"] for each in runs)
             raise RehearsalError(f"MLflow has {len(runs)} runs of it, not {expected}: {names}")
         ids = {each["info"]["run_id"] for each in runs}
-        found = (
-            ask(f"{api}/model-versions/search", filter=f"name='{name}'").raise_for_status().json()
-        )
-        registered = [v for v in found["model_versions"] if v["run_id"] in ids]
+        known = ask(f"{api}/model-versions/search", filter=f"name='{MODEL}'").raise_for_status()
+        registered = [v for v in known.json()["model_versions"] if v["run_id"] in ids]
         if len(registered) != 1:
             raise RehearsalError(f"it registered {len(registered)} models")
-        return f"champion version {version['version']}, registered once"
+        return f"model version {registered[0]['version']}, registered once"
 
     # --- machines ---------------------------------------------------------------------------------
     def container(self, task_arn: str) -> str:
@@ -224,6 +236,7 @@ def seconds(earlier: datetime, later: State, most: float | None = None) -> str:
 # --- drills ---------------------------------------------------------------------------------------
 def flow_killed(scene: Scene) -> str:
     """Flow container killed (SIGKILL) in mid-training."""
+    scene.harm_done.set()
     run = scene.start()
     killed = scene.kill_flow(run)
     crashed = seconds(killed, scene.wait_for_state(run, "Crashed"), 5)
@@ -234,6 +247,7 @@ def flow_killed(scene: Scene) -> str:
 
 def flow_stopped(scene: Scene) -> str:
     """Flow task stopped (SIGTERM), as Spot and StopTask do."""
+    scene.harm_done.set()
     run = scene.start()
     scene.wait_for_task(run)
     cluster, stopped = pool_of(scene.rehearsal.outputs).cluster_arn, datetime.now(UTC)
@@ -251,7 +265,7 @@ def worker_killed(scene: Scene) -> str:
     queued, client = 10, scene.client
     store = scene.rehearsal.outputs.artifact_store
     workspaces = [f"runs/drill-{uuid4().hex}" for _ in range(queued)]
-    with preparation(scene) as deployment:
+    with preparation(client) as deployment:
         runs = [
             client.create_flow_run_from_deployment(
                 deployment, parameters={"store": store, "workspace": f"{store}/{workspace}"}
@@ -277,26 +291,28 @@ def worker_killed(scene: Scene) -> str:
 def worker_killed_with_a_run(scene: Scene) -> str:
     """Worker killed between claiming a run and starting it."""
     wait, worker = 20, scene.service("worker")
-    with scene.automations(wait_for_machine=wait):
+    with scene.automations(wait_for_machine=wait, settle=10):
         with scene.paused(CONTAINER):  # its calls to AWS hang
             run = scene.start()
             claimed = scene.wait_for_state(run, "Pending")
             time.sleep(3)
             scene.kill(worker)
         crashed = scene.wait_for_state(run, "Crashed")
-    if scene.client.read_flow_run(run.id).infrastructure_pid:
-        raise RehearsalError("its task was started after all")
-    done = scene.completed(run)
+        if scene.client.read_flow_run(run.id).infrastructure_pid:
+            raise RehearsalError("its task was started after all")
+        done = scene.completed(run)
     if done.run_count != 1:
         raise RehearsalError(f"it was started {done.run_count} times")
     return (
-        f"{seconds(claimed.timestamp, crashed)} (with {wait} s to find a machine, not the stack's"
-        f" 600 s): “{crashed.message}”; then Completed, started once; {scene.check_model(run)}"
+        f"{seconds(claimed.timestamp, crashed)} (with {wait} s to find a machine and 10 s to"
+        f" settle, not the stack's 600 s and 60 s): “{crashed.message}”; then Completed, started"
+        f" once; {scene.check_model(run)}"
     )
 
 
 def image_missing(scene: Scene) -> str:
     """Image that can't be pulled."""
+    scene.harm_done.set()
     run = scene.start({"image": "127.0.0.1:1/no-such-image:1"})
     crashed = given_up(scene, run, starts=0)
     return f"{crashed}; log: “{shown(scene.log(run, 'CannotPullContainerError'))}”"
@@ -334,6 +350,7 @@ def out_of_memory(scene: Scene) -> str:
     """Out of memory: a run whose task is too small for it."""
     # Fargate's least is 512 MiB, which is enough for the drill's data.
     with scene.automations(settle=10):
+        scene.harm_done.set()
         run = scene.start({"memory": 384})
         crashed = given_up(scene, run, starts=3)
     if "memory" not in crashed:
@@ -367,6 +384,7 @@ def key_wrong(scene: Scene) -> str:
         crashed = scene.wait_for_state(run, "Crashed")
     finally:
         secrets.put_secret_value(SecretId=secret, SecretString=right)
+        scene.harm_done.set()
     line = scene.log(run, "401 Unauthorized")
     scene.completed(run)
     return f"Crashed: “{crashed.message}”; log: “{shown(line)}”; Completed by itself after"
@@ -381,6 +399,7 @@ def observer_deaf(scene: Scene) -> str:
     events.disable_rule(Name=rule)
     try:
         killed = scene.kill_flow(run)
+        scene.harm_done.set()
         crashed = scene.wait_for_state(run, "Crashed", minutes=4)
     finally:
         events.enable_rule(Name=rule)
@@ -410,29 +429,50 @@ DRILLS: dict[str, Drill] = {
 }
 
 
+# At the same time, in this order; each begins when the harm of the one before is done.
+WAVES = (
+    ("key-wrong", "out-of-memory", "flow-killed", "flow-stopped", "image-missing"),
+    ("observer-deaf", "definition-refused", "mlflow-unavailable"),
+    ("worker-killed",),
+    ("worker-killed-with-a-run",),
+    ("store-unavailable",),
+    ("prefect-unavailable",),
+)
+
+
 # --- parts of drills ------------------------------------------------------------------------------
 @contextmanager
-def preparation(scene: Scene) -> Iterator[UUID]:
-    """A deployment of the training's first part alone, which is short, as the training is deployed.
-
-    Ten whole trainings, one after the other, would show the same in four times the time.
-    """
-    client, training = scene.client, scene.client.read_deployment_by_name(DEPLOYMENT)
+def deployed(client: SyncPrefectClient, **changes: Any) -> Iterator[UUID]:
+    """A deployment as the training's, with changes; without them, many of its runs at a time."""
+    training = client.read_deployment_by_name(DEPLOYMENT)
+    kept = (
+        *("work_pool_name", "job_variables", "pull_steps", "tags"),
+        *("entrypoint", "parameters", "concurrency_options"),
+    )
+    settings = {name: getattr(training, name) for name in kept}
     made = client.create_deployment(
-        client.create_flow_from_name("preprocess"),
-        name="drill",
-        entrypoint="flows/taxi/train.py:preprocess",
-        parameters={"data": "synthetic", "months": ["2023-01", "2023-02"], "max_bad_share": 0.2},
-        work_pool_name=training.work_pool_name,
-        job_variables=training.job_variables,
-        pull_steps=training.pull_steps,
-        concurrency_limit=1,
-        concurrency_options=training.concurrency_options,
+        changes.pop("flow_id", training.flow_id),
+        name=f"drill-{uuid4().hex[:8]}",
+        **{**settings, **changes},
     )
     try:
         yield made
     finally:
         client.delete_deployment(made)
+
+
+def preparation(client: SyncPrefectClient) -> AbstractContextManager[UUID]:
+    """The training's first part alone, one run at a time.
+
+    Ten whole trainings, one after the other, would show the same in four times the time.
+    """
+    return deployed(
+        client,
+        flow_id=client.create_flow_from_name("preprocess"),
+        entrypoint="flows/taxi/train.py:preprocess",
+        parameters={"data": "synthetic", "months": ["2023-01", "2023-02"], "max_bad_share": 0.2},
+        concurrency_limit=1,
+    )
 
 
 def outage(scene: Scene, container: str) -> str:
@@ -503,51 +543,86 @@ def title(drill: Drill) -> str:
     return (drill.__doc__ or "").strip().rstrip(".")
 
 
-def run_drill(rehearsal: Rehearsal, name: str) -> str:
-    """One drill on a stack that is up; gives what was observed.
+def run_drill(rehearsal: Rehearsal, name: str, harm_done: Event) -> Result:
+    """One drill on a stack that is up.
 
     Raises:
         RehearsalError: a promise doesn't hold.
     """
-    with rehearsal.prefect() as client:
+    drill, started = DRILLS[name], time.monotonic()
+    try:
+        with rehearsal.prefect() as client, deployed(client) as deployment:
+            try:
+                observed = drill(Scene(rehearsal, client, deployment, harm_done))
+            except Exception:
+                end_runs(rehearsal, client, deployment)
+                raise
+    finally:
+        harm_done.set()
+    return Result(name, title(drill), observed, time.monotonic() - started)
+
+
+def run_wave(
+    rehearsal: Rehearsal, names: Sequence[str], say: Callable[[str], None]
+) -> list[Result]:
+    """Drills at the same time, all to their end.
+
+    Raises:
+        RehearsalError: which of them broke their promises, and how.
+    """
+
+    def run(name: str, harm_done: Event) -> Result | str:
         try:
-            return DRILLS[name](Scene(rehearsal, client))
-        except Exception:
-            end_runs(rehearsal, client)
-            raise
+            result = run_drill(rehearsal, name, harm_done)
+        except Exception as error:  # whatever it is: the others go on to their ends
+            say(f"✗ {name:<28} {error}")
+            return f"{name}: {type(error).__name__}: {error}"
+        say(f"✓ {name:<28} {result.seconds:6.0f} s  {result.observed}")
+        return result
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        begun = []
+        for name in names:
+            harm_done = Event()
+            begun.append(pool.submit(run, name, harm_done))
+            harm_done.wait()
+        ended = [each.result() for each in begun]
+    if broken := [each for each in ended if isinstance(each, str)]:
+        raise RehearsalError("\n".join(broken))
+    return [each for each in ended if isinstance(each, Result)]
 
 
-def end_runs(rehearsal: Rehearsal, client: SyncPrefectClient) -> None:
-    """End what a failed drill has left: the next one's run would wait for it."""
-    unfinished = {"state": {"type": {"not_any_": ["COMPLETED", "CRASHED", "FAILED", "CANCELLED"]}}}
-    wanted = FlowRunFilter.model_validate(unfinished)
+def end_runs(rehearsal: Rehearsal, client: SyncPrefectClient, deployment: UUID) -> None:
+    """End what a failed drill has left running."""
+    unfinished = {"not_any_": ["COMPLETED", "CRASHED", "FAILED", "CANCELLED"]}
+    wanted = FlowRunFilter.model_validate(
+        {"state": {"type": unfinished}, "deployment_id": {"any_": [deployment]}}
+    )
     ecs, cluster = rehearsal.root.client("ecs"), pool_of(rehearsal.outputs).cluster_arn
     for run in client.read_flow_runs(flow_run_filter=wanted):
-        if run.auto_scheduled:
-            continue
         client.set_flow_run_state(run.id, Cancelled(message="Its drill failed."), force=True)
         if run.infrastructure_pid:
             ecs.stop_task(cluster=cluster, task=run.infrastructure_pid.split("::")[-1])
 
 
-def drill_all(names: Sequence[str], rehearsal: Rehearsal, console: Console) -> None:
+def drill_all(waves: Sequence[Sequence[str]], rehearsal: Rehearsal, console: Console) -> None:
     """Run these drills; if they are all, write down what was observed."""
     bring_up(rehearsal, console)
     results, broken = list[Result](), list[str]()
-    for name in names:
-        started = time.monotonic()
+    for wave in waves:
+
+        def say(line: str) -> None:
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+
         try:
-            with step(console, name) as found:
-                found.append(run_drill(rehearsal, name))
+            with console.status(", ".join(wave)):
+                results += run_wave(rehearsal, wave, say)
         except RehearsalError as error:
-            console.print(str(error), highlight=False)
-            broken.append(name)
-            continue
-        took = time.monotonic() - started
-        results.append(Result(name, title(DRILLS[name]), found[0], took))
+            broken.append(str(error))
     if broken:
-        raise RehearsalError(f"these drills failed: {', '.join(broken)}")
+        raise RehearsalError("\n".join(["these drills failed:", *broken]))
     if len(results) == len(DRILLS):
+        results.sort(key=lambda result: list(DRILLS).index(result.name))
         REPORT.write_text(written(REPORT.read_text(), results))
 
 
@@ -566,9 +641,9 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the stack up: the next is quick")
     parser.add_argument("--only", choices=DRILLS, help="one drill, instead of all")
     given = parser.parse_args()
-    names = [given.only] if given.only else list(DRILLS)
+    waves = [(given.only,)] if given.only else WAVES
     # Prefect Cloud's side isn't ours to break: the drills run with a server of the stack's own.
-    return perform("drills", "self-hosted", partial(drill_all, names), keep=given.keep)
+    return perform("drills", "self-hosted", partial(drill_all, waves), keep=given.keep)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ from rich.console import Console
 from infra import images, stacks
 from infra.naming import Names
 from infra.outputs import EcsWorkPool, StackOutputs
-from infra.rehearsal import rights
-from infra.rehearsal.session import GATEWAY, ROOT, RehearsalError, Session, inventory, missing
+from infra.rehearsal import cloud, rights
+from infra.rehearsal.session import ROOT, RehearsalError, Session, inventory, missing
 
 STACK = "rehearsal"
 Mode = Literal["self-hosted", "cloud"]
@@ -42,8 +42,8 @@ MODES: dict[Mode, dict[str, Any]] = {
     "self-hosted": {"profile": "minimal", "prefect": "self-hosted"},
     "cloud": {"profile": "standard", "prefect": "cloud"},
 }
-CLOUD_PORT = 4280
 DEPLOYMENT = "taxi-train/taxi-train"
+MODEL = "taxi-trip-duration"
 # Small, so that the rehearsal is about the path and not about the model.
 PARAMETERS = {"num_trials": 2, "max_inference_time": 1e-3}
 RUN_MINUTES = 8
@@ -63,6 +63,7 @@ class Rehearsal:
     _cloud: subprocess.Popen[bytes] | None = None
     _api_key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     _before: dict[str, list[str]] = field(default_factory=dict)
+    _made: dict[str, Any] = field(default_factory=dict)
 
     # --- its life ---------------------------------------------------------------------------------
     def open(self, **image_ids: str) -> None:
@@ -106,6 +107,7 @@ class Rehearsal:
 
     def up(self) -> None:
         """`make up STACK=rehearsal`."""
+        self._made = {}
         stacks.up(self.pulumi, self.connect)
 
     def deploy(self) -> None:
@@ -143,51 +145,32 @@ class Rehearsal:
 
     def _end_cloud(self) -> None:
         if self._cloud:
-            self._cloud.terminate()
-            self._cloud.wait(timeout=20)
+            cloud.stop(self._cloud)
 
     def _start_cloud(self) -> None:
         """Start the stand-in, and put its key where `make bootstrap` puts Prefect Cloud's."""
         secret = self.root.client("secretsmanager").create_secret(
             Name="trainyard-prefect-api-key", SecretString=self._api_key
         )
-        url = f"http://{GATEWAY}:{CLOUD_PORT}/api"
-        self.settings |= {"prefectApiUrl": url, "prefectApiKeySecretArn": secret["ARN"]}
-        home = self.session.home / "prefect"
-        home.mkdir(exist_ok=True)
-        self._cloud = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "infra.rehearsal.cloud", GATEWAY, str(CLOUD_PORT)],
-            env={
-                **os.environ,
-                "PREFECT_API_KEY": self._api_key,
-                "PREFECT_HOME": str(home),
-                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            },
-            cwd=ROOT,
-            stdout=(home / "server.log").open("wb"),
-            stderr=subprocess.STDOUT,
-        )
-        for _ in range(240):
-            if self._cloud.poll() is not None:
-                raise RehearsalError(f"the server for Prefect Cloud ended: see {home}/server.log")
-            try:
-                httpx.get(f"{url}/health", timeout=2).raise_for_status()
-            except httpx.HTTPError:
-                time.sleep(0.5)
-            else:
-                return
-        raise RehearsalError(f"the server for Prefect Cloud doesn't answer: see {home}/server.log")
+        self.settings |= {"prefectApiUrl": cloud.URL, "prefectApiKeySecretArn": secret["ARN"]}
+        self._cloud = cloud.start(self.session.home / "prefect", self._api_key)
 
     # --- what is in it ----------------------------------------------------------------------------
     @property
+    def made(self) -> dict[str, Any]:
+        """The outputs of the stack's last `up`."""
+        self._made = self._made or self.pulumi.outputs()
+        return self._made
+
+    @property
     def outputs(self) -> StackOutputs:
-        """The stack's, as `register` and `prefect deploy` read them."""
-        return StackOutputs.model_validate(self.pulumi.outputs()["trainyard"])
+        """Of them, what `register` and `prefect deploy` read."""
+        return StackOutputs.model_validate(self.made["trainyard"])
 
     def task(self, service: str) -> dict[str, Any]:
         """A service's task, as ECS describes it."""
         ecs, cluster = self.root.client("ecs"), pool_of(self.outputs).cluster_arn
-        name = self.pulumi.outputs()["services"][service]
+        name = self.made["services"][service]
         tasks = ecs.list_tasks(cluster=cluster, serviceName=name)["taskArns"]
         if not tasks:
             raise RehearsalError(f"no task of {service} runs")
@@ -345,7 +328,7 @@ def train(rehearsal: Rehearsal) -> str:
         first = rehearsal.task_runs(client, run)[0].start_time
         created = run.created
     champion = rehearsal.mlflow(
-        "/api/2.0/mlflow/registered-models/alias", name="taxi-trip-duration", alias="champion"
+        "/api/2.0/mlflow/registered-models/alias", name=MODEL, alias="champion"
     )
     champion.raise_for_status()
     models = [key for key in rehearsal.keys("mlflow/") if key.endswith("MLmodel")]

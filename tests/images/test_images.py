@@ -64,11 +64,24 @@ def test_packages_are_those_of_the_lock(built: dict[str, Built], image: str) -> 
     assert inside(built[image], "python", "-c", DIFFERENCE, stdin=lock) == "[]\n"
 
 
-def test_the_worker_holds_what_it_runs_and_no_pulumi(built: dict[str, Built]) -> None:
-    script = "import infra.deployer, infra.migrate, infra.register, prefect_aws.workers.ecs_worker"
-    inside(built["worker"], "python", "-c", script)
+@pytest.mark.parametrize(
+    ("image", "modules"),
+    [
+        ("flow", "infra.deployer, infra.register"),
+        ("worker", "infra.migrate, prefect_aws.workers.ecs_worker"),
+    ],
+)
+def test_an_image_holds_what_it_runs_and_no_pulumi(
+    built: dict[str, Built], image: str, modules: str
+) -> None:
+    inside(built[image], "python", "-c", f"import {modules}")
     script = "import importlib.util as u; print(u.find_spec('pulumi'))"
-    assert inside(built["worker"], "python", "-c", script) == "None\n"
+    assert inside(built[image], "python", "-c", script) == "None\n"
+
+
+def test_a_changed_flow_leaves_the_servers_image_alone(built: dict[str, Built]) -> None:
+    script = "from pathlib import Path; print(sorted(p.name for p in Path('/app').iterdir()))"
+    assert inside(built["worker"], "python", "-c", script) == "['infra']\n"
 
 
 @pytest.mark.parametrize("image", IMAGES)

@@ -171,7 +171,7 @@ def test_prefect_starts_on_what_its_migration_made_and_takes_every_deployment(
         *("-e", f"PREFECT_API_URL={OUTPUTS['prefect_api_url']}"),
         *("-e", f"PREFECT_API_AUTH_STRING={SECRETS['PREFECT_SERVER_API_AUTH_STRING']}"),
         *("-e", "TRAINYARD_CODE_DIR=/app", "-e", "TRAINYARD_WORK_POOL=pool"),
-        *("-e", "TRAINYARD_IMAGE=flow@sha256:1", built["worker"].id, "sh", "-ec"),
+        *("-e", "TRAINYARD_IMAGE=flow@sha256:1", built["flow"].id, "sh", "-ec"),
         "cat > /tmp/outputs.json; python -m infra.register --outputs /tmp/outputs.json; "
         "prefect --no-prompt deploy --all",
         stdin=json.dumps(OUTPUTS),

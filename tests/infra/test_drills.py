@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from infra.rehearsal import drills
-from infra.rehearsal.drills import DRILLS, REPORT, Result, most_at_once, title, written
+from infra.rehearsal.drills import DRILLS, REPORT, WAVES, Result, most_at_once, title, written
 
 
 def test_the_table_stands_between_its_marks_and_the_rest_is_left() -> None:
@@ -26,6 +26,10 @@ def test_every_drill_has_a_name_for_people() -> None:
     titles = [title(drill) for drill in DRILLS.values()]
     assert all(titles)
     assert len(set(titles)) == len(titles)
+
+
+def test_each_drill_runs_in_one_wave() -> None:
+    assert sorted(name for wave in WAVES for name in wave) == sorted(DRILLS)
 
 
 def test_a_drill_that_is_not_there_is_refused_with_those_that_are(

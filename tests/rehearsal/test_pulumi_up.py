@@ -14,7 +14,7 @@ import pytest
 
 from infra import images
 from infra.outputs import StackOutputs
-from infra.rehearsal.drills import run_drill
+from infra.rehearsal.drills import WAVES, run_wave
 from infra.rehearsal.rehearse import MODES, Rehearsal, check_rights, check_services, train
 from infra.rehearsal.session import ROOT, Session
 from infra.release import Steps, release, rollback
@@ -31,8 +31,6 @@ READ_BACK = {
     # not the emulator's: `make up` wrote its note there, as it should
     "aws:ssm/parameter:Parameter": {"version"},
 }
-# The quickest drills, of each kind one. All of them are `make drills`: over twenty minutes.
-DRILLED = ("flow-killed", "flow-stopped", "image-missing")
 
 
 @dataclass
@@ -221,11 +219,11 @@ def test_roles_may_do_what_was_used_and_nothing_else(rehearsed: Rehearsed) -> No
     check_rights(rehearsed.rehearsal)
 
 
-@pytest.mark.parametrize("name", DRILLED)
-def test_a_drill_ends_as_promised(rehearsed: Rehearsed, name: str) -> None:
+@pytest.mark.parametrize("wave", WAVES, ids=lambda wave: wave[0])
+def test_drills_end_as_promised(rehearsed: Rehearsed, wave: tuple[str, ...]) -> None:
     if rehearsed.rehearsal.mode != "self-hosted":
         pytest.skip("Prefect Cloud's side isn't ours to break: the drills run self-hosted")
-    print(run_drill(rehearsed.rehearsal, name))
+    run_wave(rehearsed.rehearsal, wave, print)
 
 
 def test_destroy_leaves_nothing(rehearsed: Rehearsed) -> None:
