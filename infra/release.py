@@ -234,7 +234,7 @@ def bring(
 def code_of(wanted: Release, *, private: bool) -> Iterator[Path]:
     """Where the release's prefect.yaml and deployer are: its commit's files, not this clone's.
 
-    A private Prefect is told from inside the release's worker image, which has them.
+    A private Prefect is told from inside, by the release's flow image, which has them.
     """
     if private:
         yield ROOT

@@ -303,7 +303,7 @@ def run_deployer(
     *options: str,
     code: Path = PROJECT.parent,
 ) -> None:
-    """Run infra/deployer.py where Prefect's API is reached: inside the VPC, from the worker's
+    """Run infra/deployer.py where Prefect's API is reached: inside the VPC, from the flows'
     image, or here, from `code`.
     """
     parameter = Names(pulumi.stack).parameter(OUTPUTS_PARAMETER)
