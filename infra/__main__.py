@@ -16,7 +16,7 @@ from infra.account import account
 from infra.environment import Surroundings, environment
 from infra.naming import READY, RELEASE, STACK_TAG, Location, Names
 from infra.readiness import NOTHING_DONE
-from infra.releases import Release
+from infra.releases import Told
 from infra.settings import SettingsError, parse
 
 
@@ -56,8 +56,8 @@ def main() -> None:
         found = dict(zip(noted.names, noted.values, strict=True))
         if (told := found.get(names.parameter(RELEASE), NOTHING_DONE)) != NOTHING_DONE:
             # Noted there and not in a file: whoever runs `make up` keeps what was released.
-            released = Release.model_validate_json(told).images
-            settings = settings.with_images(**released.model_dump())
+            images = Told.model_validate_json(told).release.images
+            settings = settings.with_images(**images.model_dump())
         around = Surroundings(
             location=location,
             boundary=boundary,

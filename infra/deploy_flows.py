@@ -55,8 +55,9 @@ def prune(work_pool: str, declared: Collection[str]) -> list[str]:
             work_pool_filter=pool, deployment_filter=tagged, offset=len(there)
         ):
             there += page
+        flows = {id_: client.read_flow(id_).name for id_ in {each.flow_id for each in there}}
         for deployment in there:
-            name = f"{client.read_flow(deployment.flow_id).name}/{deployment.name}"
+            name = f"{flows[deployment.flow_id]}/{deployment.name}"
             if name not in declared:
                 client.delete_deployment(deployment.id)
                 removed.append(name)

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,13 +27,15 @@ from infra import stacks
 from infra.naming import RELEASE, RELEASES, Names
 from infra.readiness import NOTHING_DONE
 from infra.rehearsal.session import RehearsalError
-from infra.releases import FILE, Release
+from infra.releases import FILE, Release, Told
 from infra.stacks import Aws, Connect, Pulumi, StackError, run_deployer, say
 
-ROOT = Path(__file__).parent.parent
+ROOT = stacks.PROJECT.parent
 KEPT = 5
 # What a parameter of Systems Manager's standard tier holds.
 MAX_BYTES = 4096
+# What opens Prefect Cloud; a stack's own server is opened by another.
+API_KEY = "PREFECT_API_KEY"
 HISTORY = TypeAdapter(tuple[Release, ...])
 
 
@@ -95,23 +98,22 @@ class Steps:
 class History:
     """What a stack was told to run, and what completed."""
 
-    told: Release | None
-    """By the last release or rollback, whether it completed or not."""
+    told: Told | None
+    """By the last release or rollback."""
     completed: tuple[Release, ...]
     """Whose smoke run completed, the newest first."""
 
     @property
     def settled(self) -> Release | None:
         """What the stack runs, if the last command came to its end."""
-        newest = next(iter(self.completed), None)
-        return newest if newest and self.told and newest.images == self.told.images else None
+        return self.told.release if self.told and self.told.completed else None
 
     def before(self) -> Release | None:
         """The release to go back to."""
         if self.settled:
             return next(iter(self.completed[1:]), None)
         # A rollback that didn't complete goes where it wanted to.
-        wanted = [each for each in self.completed if each == self.told]
+        wanted = [each for each in self.completed if self.told and each == self.told.release]
         return next(iter([*wanted, *self.completed]), None)
 
     def with_newest(self, release: Release) -> tuple[Release, ...]:
@@ -131,7 +133,7 @@ def read_history(cloud: Aws, names: Names) -> History:
     told = cloud.read_parameter(names.parameter(RELEASE))
     completed = cloud.read_parameter(names.parameter(RELEASES))
     return History(
-        Release.model_validate_json(told) if told != NOTHING_DONE else None,
+        Told.model_validate_json(told) if told != NOTHING_DONE else None,
         HISTORY.validate_json(completed),
     )
 
@@ -139,35 +141,28 @@ def read_history(cloud: Aws, names: Names) -> History:
 # --- commands -------------------------------------------------------------------------------------
 def release(pulumi: Pulumi, wanted: Release, steps: Steps, connect: Connect = stacks.aws) -> None:
     """Bring a release to a stack; nothing happens where it is there already."""
-    cloud = look(pulumi, steps, connect, make=True)
-    history = read_history(cloud, Names(pulumi.stack))
+    outputs = look(pulumi, steps, make=True)
+    history = read_history(connect(outputs), Names(pulumi.stack))
     if history.settled and history.settled.tree == wanted.tree:
         steps.title = (
             f"{pulumi.stack}: nothing to deploy, it runs {short(history.settled)},"
             " which is made of the same files"
         )
         return
-    steps.title = f"{pulumi.stack}: {replacing(wanted, history.told)}"
-    say(steps.title)
-    back = history.completed and history.completed[0].images != wanted.images
-    steps.next = f"make {'rollback' if back else 'release'} STACK={pulumi.stack}"
-    bring(pulumi, cloud, wanted, history, steps, connect)
+    bring(pulumi, outputs, wanted, history, steps, connect)
 
 
 def rollback(pulumi: Pulumi, steps: Steps, connect: Connect = stacks.aws) -> None:
     """Bring the release to a stack that completed there before."""
-    cloud = look(pulumi, steps, connect)
-    history = read_history(cloud, Names(pulumi.stack))
+    outputs = look(pulumi, steps)
+    history = read_history(connect(outputs), Names(pulumi.stack))
     wanted = history.before()
     if wanted is None:
         runs = f" but {short(history.settled)}, which it runs" if history.settled else ""
         raise StackError(
             f"there is nothing to go back to: {pulumi.stack} completed no release{runs}"
         )
-    steps.title = f"{pulumi.stack}: {replacing(wanted, history.told)}"
-    say(steps.title)
-    steps.next = f"make rollback STACK={pulumi.stack}"
-    bring(pulumi, cloud, wanted, history, steps, connect)
+    bring(pulumi, outputs, wanted, history, steps, connect)
 
 
 def smoke(pulumi: Pulumi, steps: Steps, connect: Connect = stacks.aws) -> None:
@@ -179,8 +174,8 @@ def smoke(pulumi: Pulumi, steps: Steps, connect: Connect = stacks.aws) -> None:
         run_deployer(pulumi, outputs, connect(outputs), "--smoke")
 
 
-def look(pulumi: Pulumi, steps: Steps, connect: Connect, *, make: bool = False) -> Aws:
-    """AWS as the stack has it; a new stack is made first, to have somewhere to write."""
+def look(pulumi: Pulumi, steps: Steps, *, make: bool = False) -> dict[str, Any]:
+    """The stack's outputs; a new stack is made first, to have somewhere to write."""
     if pins := pinned(pulumi):
         raise StackError(
             f"{' and '.join(pins)} in the settings of {pulumi.stack} would win over the release: "
@@ -193,7 +188,7 @@ def look(pulumi: Pulumi, steps: Steps, connect: Connect, *, make: bool = False) 
         outputs = pulumi.outputs()
     if "tasks" not in outputs:
         raise StackError(f"{pulumi.stack} is no environment, or isn't up yet")
-    return connect(outputs)
+    return outputs
 
 
 def pinned(pulumi: Pulumi) -> list[str]:
@@ -205,7 +200,7 @@ def pinned(pulumi: Pulumi) -> list[str]:
 
 def bring(
     pulumi: Pulumi,
-    cloud: Aws,
+    outputs: dict[str, Any],
     wanted: Release,
     history: History,
     steps: Steps,
@@ -213,30 +208,41 @@ def bring(
 ) -> None:
     """The steps of every release: each can be repeated, and the last one makes it count."""
     names = Names(pulumi.stack)
-    cloud.write_parameter(names.parameter(RELEASE), wanted.model_dump_json())
-    outputs = stacks.up(pulumi, connect, steps)
-    if outputs["held_back"] or outputs["flow_image"] != wanted.images.flow:
-        raise StackError(
-            f"{pulumi.stack} doesn't run the release: was another one started meanwhile? "
-            f"{outputs['next']}"
-        )
-    cloud = connect(outputs)
-    with code_of(wanted, private=bool(outputs["servers"]["prefect"])) as code:
+    steps.title = f"{pulumi.stack}: {replacing(wanted, history.told)}"
+    say(steps.title)
+    with code_of(wanted, outputs) as code:
+        # From here on the stack may be left half-way.
+        steps.next = f"make {'rollback' if history.completed else 'release'} STACK={pulumi.stack}"
+        note(connect(outputs), names, wanted, completed=False)
+        outputs = stacks.up(pulumi, connect, steps)
+        if outputs["held_back"] or outputs["flow_image"] != wanted.images.flow:
+            raise StackError(
+                f"{pulumi.stack} doesn't run the release: was another one started meanwhile? "
+                f"{outputs['next']}"
+            )
+        cloud = connect(outputs)
         with steps("deployments"):
             run_deployer(pulumi, outputs, cloud, code=code)
         with steps("smoke run"):
             run_deployer(pulumi, outputs, cloud, "--smoke", code=code)
     completed = HISTORY.dump_json(history.with_newest(wanted)).decode()
     cloud.write_parameter(names.parameter(RELEASES), completed)
+    note(cloud, names, wanted, completed=True)
+
+
+def note(cloud: Aws, names: Names, wanted: Release, *, completed: bool) -> None:
+    """Note in the stack what it shall run: the program reads it at every `up`."""
+    told = Told(release=wanted, completed=completed)
+    cloud.write_parameter(names.parameter(RELEASE), told.model_dump_json())
 
 
 @contextmanager
-def code_of(wanted: Release, *, private: bool) -> Iterator[Path]:
+def code_of(wanted: Release, outputs: dict[str, Any]) -> Iterator[Path]:
     """Where the release's prefect.yaml and deployer are: its commit's files, not this clone's.
 
     A private Prefect is told from inside, by the release's flow image, which has them.
     """
-    if private:
+    if outputs["trainyard"]["work_pool"]["api_secret_variable"] != API_KEY:
         yield ROOT
         return
     packed = subprocess.run(  # noqa: S603
@@ -255,17 +261,17 @@ def code_of(wanted: Release, *, private: bool) -> Iterator[Path]:
         yield Path(folder)
 
 
-def replacing(wanted: Release, told: Release | None) -> str:
+def replacing(wanted: Release, told: Told | None) -> str:
     """Which release takes whose place; older ones are called so where the clone knows."""
-    if told is None or told.commit == wanted.commit:
+    if told is None or told.release.commit == wanted.commit:
         return short(wanted)
     older = subprocess.run(  # noqa: S603
-        ["git", "merge-base", "--is-ancestor", wanted.commit, told.commit],  # noqa: S607
+        ["git", "merge-base", "--is-ancestor", wanted.commit, told.release.commit],  # noqa: S607
         cwd=ROOT,
         capture_output=True,
     )
     what = " (older)" if older.returncode == 0 else ""
-    return f"{short(wanted)}{what} in place of {short(told)}"
+    return f"{short(wanted)}{what} in place of {short(told.release)}"
 
 
 def short(release: Release) -> str:
@@ -317,9 +323,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(given.command, given.stack, steps)
     except (StackError, RehearsalError, BotoCoreError, ClientError) as error:
         steps.error = f"{error}"
-    except BaseException as error:  # the summary has it, and so has who pressed Ctrl-C
-        steps.error = type(error).__name__
-        raise
+    except KeyboardInterrupt:
+        steps.error = "interrupted"
     finally:
         steps.show()
     sys.exit(1 if steps.error else 0)

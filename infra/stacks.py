@@ -124,7 +124,7 @@ class Aws(Protocol):
         """Note something down."""
 
     def read_secret(self, arn: str) -> str:
-        """A secret's text."""
+        """The secret that opens Prefect Cloud."""
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,14 @@ class Boto:
 
     def read_secret(self, arn: str) -> str:
         """Read a secret; it goes no further than the environment of what needs it."""
-        found = self.session.client("secretsmanager").get_secret_value(SecretId=arn)
-        return str(found["SecretString"])
+        secrets = self.session.client("secretsmanager")
+        try:
+            return str(secrets.get_secret_value(SecretId=arn)["SecretString"])
+        except secrets.exceptions.ClientError as error:
+            raise StackError(
+                f"Prefect Cloud's API key can't be read ({error}): set PREFECT_API_KEY, or let "
+                f"who deploys read {arn}"
+            ) from None
 
     def write_parameter(self, name: str, value: str) -> None:
         """Overwrite a parameter of the stack."""

@@ -13,9 +13,9 @@ from infra import stacks
 from infra.naming import Names
 from infra.readiness import Servers
 from infra.release import KEPT, MAX_BYTES, Steps, read_history, release, replacing, rollback, smoke
-from infra.releases import Images, Release
+from infra.releases import Images, Release, Told
 from infra.stacks import StackError
-from tests.infra.test_stacks_command import World
+from tests.infra.test_stacks_command import OUTPUTS, World
 
 # A commit that this clone has: with Prefect Cloud the deployments come from its files.
 HEAD = subprocess.run(
@@ -48,13 +48,17 @@ class Stack(World):
             self.parameters |= {"ready": "{}", "release": "{}", "releases": "[]"}
         self.there = True
         if told := json.loads(self.parameters["release"]):
-            images = told["images"]
+            images = told["release"]["images"]
             self.image = images["flow"]
             self.servers = Servers(images["mlflow"], "" if self.cloud else images["worker"])
         super().up()
 
     def outputs(self) -> dict[str, Any]:
-        return super().outputs() if self.there else {}
+        if not self.there:
+            return {}
+        key = "PREFECT_API_KEY" if self.cloud else "PREFECT_API_AUTH_STRING"
+        pool = {**OUTPUTS["work_pool"], "api_secret_variable": key}
+        return {**super().outputs(), "trainyard": {**OUTPUTS, "work_pool": pool}}
 
     def run(self, *arguments: str) -> str:
         assert arguments == ("config", "--json")
@@ -75,9 +79,6 @@ class Stack(World):
 
     def completed(self) -> list[Release]:
         return list(read_history(self, Names("dev")).completed)
-
-    def told(self) -> Release | None:
-        return read_history(self, Names("dev")).told
 
     def break_at(self, step: str, command: Any, *given: Release) -> None:
         self.broken = step
@@ -114,6 +115,8 @@ def test_a_commit_that_the_clone_lacks_is_named_with_what_to_type() -> None:
     stack, lost = released(made(1), cloud=True), "0" * 40
     with pytest.raises(StackError, match=f"git fetch origin {lost}"):
         stack.do(release, made(2).model_copy(update={"commit": lost}))
+    assert stack.log == []
+    assert stack.image == made(1).images.flow
 
 
 # --- nothing to do --------------------------------------------------------------------------------
@@ -157,7 +160,8 @@ def test_a_release_whose_place_another_takes_says_so() -> None:
     class Overtaken(Stack):
         def up(self) -> None:
             if self.told_late:
-                self.parameters["release"] = made(3).model_dump_json()
+                late = Told(release=made(3), completed=False)
+                self.parameters["release"] = late.model_dump_json()
             super().up()
 
         told_late = False
@@ -216,6 +220,15 @@ def test_a_rollback_that_broke_goes_no_further_when_repeated() -> None:
     assert stack.completed() == [made(2), made(1)]
 
 
+@pytest.mark.parametrize("again", [rollback, release])
+def test_a_way_back_that_broke_twice_goes_no_further_either(again: Any) -> None:
+    stack = released(made(1), made(2))
+    stack.break_at("deployer --smoke", release, made(3))
+    stack.break_at("up", rollback)
+    assert stack.do(again, *([made(2)] if again is release else []))[-2:] == SELF_HOSTED
+    assert stack.completed() == [made(2), made(1)]
+
+
 def test_what_was_rolled_back_can_be_released_again() -> None:
     stack = released(made(1), made(2))
     stack.do(rollback)
@@ -263,8 +276,10 @@ def test_who_takes_whose_place_is_said_and_that_it_is_older(
         commits.append(made(1).model_copy(update={"commit": said.stdout.strip()}))
     first, second = commits
     one, two = first.commit[:12], second.commit[:12]
-    assert replacing(second, first) == f"{two} in place of {one}"
-    assert replacing(first, second) == f"{one} (older) in place of {two}"
+    assert replacing(second, Told(release=first, completed=True)) == f"{two} in place of {one}"
+    assert (
+        replacing(first, Told(release=second, completed=True)) == f"{one} (older) in place of {two}"
+    )
 
 
 @pytest.fixture

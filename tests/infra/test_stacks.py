@@ -15,7 +15,7 @@ from infra import recorder
 from infra.iam import UNSCOPED
 from infra.readiness import Servers, note
 from infra.recorder import Recording, bare
-from infra.releases import Images, Release
+from infra.releases import Images, Release, Told
 from tests.infra.invariants import RULES, Rule, broken
 
 DIGEST = f"registry.example/trainyard/flow@sha256:{'a' * 64}"
@@ -144,7 +144,8 @@ def images_of(made: Recording) -> set[str]:
 
 def test_a_released_stack_keeps_its_images_whoever_runs_the_program() -> None:
     images = Images(flow=DIGEST, worker=DIGEST, mlflow=DIGEST)
-    told = Release(commit="c" * 40, tree="d" * 40, images=images).model_dump_json()
+    release = Release(commit="c" * 40, tree="d" * 40, images=images)
+    told = Told(release=release, completed=False).model_dump_json()
     made = recorder.run(profile="ha", noted=READY, released=told)
     assert images_of(made) == {DIGEST}
     assert counts(made) == {"worker": 2, "mlflow": 1, "prefect": 1}
