@@ -41,7 +41,7 @@ deploy: .venv/.laptop $(ON_AWS) ## register the stack with Prefect, then `prefec
 	@$(PY) -m $(STACK_MODULE) deploy $(STACK)
 
 ## Run it on AWS
-.PHONY: image publish bootstrap preview cost ui rehearse drills
+.PHONY: image publish release rollback smoke bootstrap preview cost ui rehearse drills
 image: .venv/.laptop ## the images of flows, worker and MLflow: built, weighed, tried (CPU=arm64; needs Docker)
 	@$(PY) -m infra.images $(if $(CPU),--cpu $(CPU))
 
@@ -53,6 +53,15 @@ bootstrap: .venv/.laptop .venv-infra/.infra ## once an AWS account: Pulumi's sta
 
 preview: .venv/.laptop .venv-infra/.infra .venv-policy/.policy ## what an up would change, and which rules it breaks (STACK=)
 	@$(PY) -m infra.stacks preview $(STACK)
+
+release: .venv/.laptop .venv-infra/.infra ## bring what `make publish` pushed to a stack: up, deployments, a smoke run (STACK=)
+	@$(PY) -m infra.release release $(STACK)
+
+rollback: .venv/.laptop .venv-infra/.infra ## the same with the release that completed there before (STACK=)
+	@$(PY) -m infra.release rollback $(STACK)
+
+smoke: .venv/.laptop .venv-infra/.infra ## run the smoke deployment of a stack, and wait for its end (STACK=)
+	@$(PY) -m infra.release smoke $(STACK)
 
 cost: .venv-infra/.infra ## dollars a month while nothing trains, by profile and component
 	@.venv-infra/bin/python -W ignore -m infra.cost

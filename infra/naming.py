@@ -50,8 +50,9 @@ class Names:
         return f"{self.stack}.trainyard.internal"
 
 
-# Parameters of a stack: StackOutputs, and which servers' schemas are as their images want them.
-OUTPUTS, READY = "outputs", "ready"
+# Parameters of a stack: StackOutputs; which servers' schemas are as their images want them; the
+# release that it was last told to run; those whose smoke run completed.
+OUTPUTS, READY, RELEASE, RELEASES = "outputs", "ready", "release", "releases"
 
 
 def repository(name: str) -> str:

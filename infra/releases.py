@@ -43,3 +43,11 @@ class Release(_Frozen):
         part = path.with_suffix(".part")
         part.write_text(self.model_dump_json(indent=2) + "\n")
         part.replace(path)
+
+
+class Told(_Frozen):
+    """What a stack was last told to run, as it is noted in the stack."""
+
+    release: Release
+    completed: bool
+    """Its smoke run completed. Until then somebody has to finish it, or go back."""

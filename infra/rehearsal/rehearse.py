@@ -83,12 +83,16 @@ class Rehearsal:
         self.settings |= settings
         self.session.prepare(STACK, **self.settings)
 
+    def unpin(self) -> None:
+        """Leave the images to releases; the next one has to follow."""
+        for name in images.IMAGES:
+            self.settings.pop(f"{name}Image", None)
+        self.set()
+
     @property
     def pulumi(self) -> stacks.Pulumi:
         """The `pulumi` command with the deploy role's credentials."""
         environment = {**self.session.environment(), **self.credentials}
-        if self.mode == "cloud":
-            environment["PREFECT_API_KEY"] = self._api_key
         return stacks.Pulumi(STACK, self.session.project, environment, self.log)
 
     @property

@@ -349,6 +349,18 @@ DEPLOYMENT_MAY_NOT: dict[str, Call] = {
 }
 
 
+DEPLOYMENT_MAY: dict[str, Call] = {
+    "read Prefect Cloud's key": secret("trainyard-dev-prefect-api-key-AbCdEf"),
+    "note a release": lambda c: c("ssm").put_parameter(
+        Name="/trainyard/dev/releases", Value="[]", Overwrite=True
+    ),
+    "read what was released": parameter("/trainyard/dev/releases"),
+    "follow a task's log": lambda c: c("logs").get_log_events(
+        logGroupName="/trainyard/dev/deployer", logStreamName="x"
+    ),
+}
+
+
 def test_a_preview_may_look(url: str, github: dict[str, str]) -> None:
     preview = github_session(url, github["preview"], "repo:acme@11/rides@22:environment:preview")
     assert not refused(lambda: preview("ec2").describe_vpcs())
@@ -359,6 +371,12 @@ def test_a_preview_may_look(url: str, github: dict[str, str]) -> None:
 def test_a_preview_may_not(url: str, github: dict[str, str], roles: Roles, what: str) -> None:
     preview = github_session(url, github["preview"], "repo:acme@11/rides@22:environment:preview")
     assert refused(lambda: PREVIEW_MAY_NOT[what](preview))
+
+
+@pytest.mark.parametrize("what", DEPLOYMENT_MAY)
+def test_a_deployment_may(url: str, github: dict[str, str], roles: Roles, what: str) -> None:
+    deploy = github_session(url, github["deploy"], "repo:acme@11/rides@22:environment:prod")
+    assert not refused(lambda: DEPLOYMENT_MAY[what](deploy))
 
 
 @pytest.mark.parametrize("what", DEPLOYMENT_MAY_NOT)

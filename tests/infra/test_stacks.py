@@ -15,6 +15,7 @@ from infra import recorder
 from infra.iam import UNSCOPED
 from infra.readiness import Servers, note
 from infra.recorder import Recording, bare
+from infra.releases import Images, Release, Told
 from tests.infra.invariants import RULES, Rule, broken
 
 DIGEST = f"registry.example/trainyard/flow@sha256:{'a' * 64}"
@@ -135,6 +136,23 @@ def test_a_new_image_of_a_server_waits_for_its_migration_and_leaves_the_others_a
     newer = DIGEST.replace("aaaa", "bbbb")
     made = recorder.run(**{**IMAGES, "mlflowImage": newer}, noted=READY)
     assert counts(made) == {"worker": 1, "mlflow": 0, "prefect": 1}
+
+
+def images_of(made: Recording) -> set[str]:
+    return {container["image"] for _, container in made.containers()}
+
+
+def test_a_released_stack_keeps_its_images_whoever_runs_the_program() -> None:
+    images = Images(flow=DIGEST, worker=DIGEST, mlflow=DIGEST)
+    release = Release(commit="c" * 40, tree="d" * 40, images=images)
+    told = Told(release=release, completed=False).model_dump_json()
+    made = recorder.run(profile="ha", noted=READY, released=told)
+    assert images_of(made) == {DIGEST}
+    assert counts(made) == {"worker": 2, "mlflow": 1, "prefect": 1}
+    assert bare(made.exports["flow_image"]) == DIGEST
+    newer = DIGEST.replace("aaaa", "bbbb")
+    named = recorder.run(profile="ha", noted=READY, released=told, workerImage=newer)
+    assert images_of(named) == {DIGEST, newer}
 
 
 # --- what settings change -------------------------------------------------------------------------
