@@ -20,7 +20,7 @@ def scan(repository: Path) -> subprocess.CompletedProcess[str]:
     """What gitleaks says of a repository's history, by the rules of this one."""
     return subprocess.run(
         [
-            *(GITLEAKS, "git", "--config", ROOT / ".gitleaks.toml", "--log-opts=--all"),
+            *(GITLEAKS, "git", "--config", ROOT / ".gitleaks.toml"),
             *("--no-banner", "--no-color", "--log-level", "warn", "--redact", "--verbose"),
             repository,
         ],
