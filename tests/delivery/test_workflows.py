@@ -8,14 +8,14 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from infra.components.delivery_roles import PREVIEW_ENVIRONMENT
+from infra.naming import PREVIEW_ENVIRONMENT
 from infra.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +66,11 @@ class Workflow:
     @property
     def runs(self) -> list[str]:
         return [command for job in self.jobs.values() for command in commands(job)]
+
+
+@cache
+def read(name: str) -> Workflow:
+    return Workflow((FOLDER / name).read_text())
 
 
 def commands(job: Job) -> list[str]:
@@ -121,7 +126,7 @@ def actions_are_pinned(workflow: Workflow) -> Iterator[str]:
 
 @rule
 def actions_are_the_same_everywhere(workflow: Workflow) -> Iterator[str]:
-    everywhere = workflow.text + "".join((FOLDER / name).read_text() for name in NAMES)
+    everywhere = workflow.text + "".join(read(name).text for name in NAMES)
     versions: dict[str, str] = {}
     for action, version in re.findall(r"uses: (.+?)@(.+)", everywhere):
         if versions.setdefault(action, version) != version:
@@ -223,7 +228,7 @@ def one_job_at_a_time_changes_a_stack(workflow: Workflow) -> Iterator[str]:
 
 @rule
 def variables_are_explained(workflow: Workflow) -> Iterator[str]:
-    head = (FOLDER / "deploy.yml").read_text().split("\nname:")[0]
+    head = read("deploy.yml").text.split("\nname:")[0]
     for name in sorted(set(re.findall(r"vars\.(\w+)", workflow.text))):
         if not re.search(rf"\b{name}\b", head):
             yield f"deploy.yml doesn't say what {name} is"
@@ -232,7 +237,7 @@ def variables_are_explained(workflow: Workflow) -> Iterator[str]:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("check", RULES)
 def test_rule(name: str, check: str) -> None:
-    assert list(RULES[check](Workflow((FOLDER / name).read_text()))) == []
+    assert list(RULES[check](read(name))) == []
 
 
 @pytest.mark.parametrize(
@@ -374,7 +379,7 @@ def test_rule(name: str, check: str) -> None:
     ],
 )
 def test_rule_finds_its_mistake(check: str, name: str, old: str, new: str, said: str) -> None:
-    text = (FOLDER / name).read_text()
+    text = read(name).text
     assert old in text
     found = list(RULES[check](Workflow(text.replace(old, new))))
     assert any(said in each for each in found), found
@@ -385,14 +390,14 @@ def test_no_workflow_is_left_out() -> None:
 
 
 def test_pull_requests_run_every_tier() -> None:
-    jobs = Workflow((FOLDER / "ci.yml").read_text()).jobs
+    jobs = read("ci.yml").jobs
     tiers = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
     assert set(jobs["test"]["strategy"]["matrix"]["tier"]) == tiers - {"unit"}
     assert commands(jobs["check"]) == ["make check"]  # which runs tests/unit
 
 
 def test_a_push_goes_to_one_stack_after_the_other() -> None:
-    jobs = Workflow((FOLDER / "deploy.yml").read_text()).jobs
+    jobs = read("deploy.yml").jobs
     order = ["publish", *STACKS]
     assert [jobs[job].get("needs") for job in order] == [None, *order[:-1]]
     for stack in STACKS:
@@ -401,7 +406,7 @@ def test_a_push_goes_to_one_stack_after_the_other() -> None:
 
 def test_a_copy_that_is_not_set_up_runs_nothing_that_needs_aws() -> None:
     for name in NAMES:
-        workflow = Workflow((FOLDER / name).read_text())
+        workflow = read(name)
         for job in workflow.jobs.values():
             if roles(job) and set(workflow.triggers) != {"workflow_dispatch"}:
                 by_hand = job["if"] == "github.event_name == 'workflow_dispatch'"
