@@ -15,6 +15,9 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 export PYTHONPATH := $(CURDIR)
 
+# What checks workflows and history is written in Go: built where there is Go, and its tests skip elsewhere.
+GO_TOOLS := $(if $(shell command -v go),.go/.built)
+
 # Without STACK= a command is about this laptop.
 ifdef STACK
 STACK_MODULE := infra.stacks
@@ -80,11 +83,12 @@ drills: .venv/.laptop .venv-infra/.infra ## faults on that stack, one after the 
 check: lint types .venv/.dev ## lint, types and the fast tests: before each commit, under 90 s
 	@$(PY) -m pytest -q tests/unit
 
-test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra .venv-policy/.policy .venv-checkov/.checkov ## every test tier that this machine can run
-	@$(PY) -m pytest
+test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra .venv-policy/.policy .venv-checkov/.checkov $(GO_TOOLS) ## every test tier that this machine can run (TESTS=tests/infra one of them)
+	@$(PY) -m pytest $(TESTS)
 
-lint: .venv/.dev ## style, import directions, prefect.yaml
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache && $(PY) -m infra.lint_prefect_yaml
+lint: .venv/.dev ## style, import directions, prefect.yaml, workflows
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache && $(PY) -m infra.lint_prefect_yaml \
+	  && .venv/bin/zizmor --quiet --offline --persona auditor --strict-collection .github
 
 types: .venv/.dev ## mypy, strict
 	@.venv/bin/mypy
@@ -111,7 +115,7 @@ pictures: .venv-pictures/.pictures ## take the README's pictures anew from the r
 
 clean: ## stop the stack and remove what make built and the stack wrote
 	@if [ -x $(PY) ]; then $(PY) -m infra.laptop down --quiet; fi
-	rm -rf .uv .venv .venv-checkov .venv-emulator .venv-infra .venv-policy .venv-pictures .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .go .uv .venv .venv-checkov .venv-emulator .venv-infra .venv-policy .venv-pictures .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help: ## this list
 	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -146,6 +150,10 @@ $(UV): requirements/uv.txt
 
 .venv-pictures/.pictures: requirements/pictures.txt $(UV)
 	$(call environment,.venv-pictures,pictures)
+
+.go/.built: .github/tools/go.sum
+	@echo "building actionlint and gitleaks into .go"
+	@GOBIN=$(CURDIR)/.go go -C .github/tools install tool && touch $@ || echo "they can't be built here: their tests skip"
 
 define environment
 @echo "installing requirements/$(2).txt into $(1)"
