@@ -15,6 +15,7 @@ import time
 import boto3
 import httpx
 
+from infra.checks import check_services, tell
 from infra.outputs import StackOutputs, deploy_environment
 from infra.register import RegisterError, register, summary
 
@@ -55,8 +56,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parameter")
     parser.add_argument("--register-only", action="store_true")
+    parser.add_argument("--doctor", action="store_true", help="look, and change nothing")
     given = parser.parse_args()
     outputs = read_outputs(given.parameter)
+    if given.doctor:
+        return tell(check_services(outputs))
     wait_for_prefect(outputs.prefect_api_url)
     try:
         print("register:", summary(register(outputs)), flush=True)

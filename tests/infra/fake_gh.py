@@ -3,14 +3,17 @@
 Fields of that file set by a test: `logged_in`, and `plan`, where "free" refuses protection rules.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import stat
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
+if TYPE_CHECKING:  # each call of the program would import it
+    import pytest
 
 
 class FakeGitHub:
@@ -21,7 +24,7 @@ class FakeGitHub:
         self.file.write_text(json.dumps({"logged_in": True, "plan": "team", **state}))
         program = folder / "bin/gh"
         program.parent.mkdir()
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {__file__} "$@"\n')
         program.chmod(program.stat().st_mode | stat.S_IEXEC)
         monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
         monkeypatch.setenv("FAKE_GH", str(self.file))
