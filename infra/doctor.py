@@ -123,12 +123,10 @@ def stack(name: str, session: Any = None) -> Iterator[Check]:
     state = guarded("Pulumi's state", lambda: _state(pulumi), f"make bootstrap STACK={name}")
     yield state
     yield guarded("lock", lambda: _lock(session), f"pulumi cancel --stack {name}")
-    if state.failed:
-        return
     try:
         outputs = pulumi.outputs()
     except StackError:
-        outputs = {}
+        return  # the state isn't reached: said above
     if "tasks" not in outputs:
         yield Check("stack", "it isn't up", f"make up STACK={name}")
         return
@@ -223,9 +221,11 @@ def _image(session: Any, what: str, reference: str) -> Check:
     if not at:
         return Check(what, f"{digest[:19]}, which ECR doesn't hold: not looked for")
     account, region, repository = at.groups()
-    session.client("ecr", region_name=region).describe_images(
+    found = session.client("ecr", region_name=region).describe_images(
         registryId=account, repositoryName=repository, imageIds=[{"imageDigest": digest}]
     )
+    if not found["imageDetails"]:  # AWS raises an error of its own
+        raise LookupError(f"{repository} has no {digest[:19]}")
     return Check(what, f"{digest[:19]} is in {repository}")
 
 

@@ -7,7 +7,6 @@ Nothing is written, to AWS or to the state, so the role that only looks is enoug
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from infra.foresee import Change, Foresight, foresee
 from infra.github import gh
@@ -65,7 +64,7 @@ def report(stack: str, changes: Sequence[Change]) -> str:
     )
 
 
-def keep_issue(stack: str, changes: Sequence[Change], path: Path = REPORT) -> str:
+def keep_issue(stack: str, changes: Sequence[Change]) -> str:
     """Have one open issue on GitHub while there is drift, and none otherwise."""
     label = f"drift:{stack}"
     found = gh(
@@ -73,13 +72,13 @@ def keep_issue(stack: str, changes: Sequence[Change], path: Path = REPORT) -> st
         *("--json", "number", "--jq", ".[].number"),
     )
     if changes and found:
-        gh("issue", "edit", found, "--body-file", str(path))
+        gh("issue", "edit", found, "--body-file", str(REPORT))
         return f"issue {found} says so"
     if changes:
         gh("label", "create", label, "--force", "--description", f"{stack} isn't as it was made")
         title = f"{stack} has drifted"
         return gh(
-            *("issue", "create", "--title", title, "--label", label, "--body-file", str(path))
+            *("issue", "create", "--title", title, "--label", label, "--body-file", str(REPORT))
         )
     if found:
         gh("issue", "close", found, "--comment", f"`{stack}` is as Trainyard made it again.")
