@@ -44,7 +44,7 @@ deploy: .venv/.laptop $(ON_AWS) ## register the stack with Prefect, then `prefec
 	@$(PY) -m $(STACK_MODULE) deploy $(STACK)
 
 ## Run it on AWS
-.PHONY: image publish release rollback smoke bootstrap preview cost ui rehearse drills
+.PHONY: image publish release rollback smoke bootstrap preview drift doctor cost ui rehearse drills
 image: .venv/.laptop ## the images of flows, worker and MLflow: built, weighed, tried (CPU=arm64; needs Docker)
 	@$(PY) -m infra.images $(if $(CPU),--cpu $(CPU))
 
@@ -54,8 +54,8 @@ publish: .venv/.laptop ## the commit's images into the account's registry, each 
 bootstrap: .venv/.laptop .venv-infra/.infra ## once an AWS account: Pulumi's state, the account's stack (STACK= adds an environment, REPO=owner/name GitHub, and without gh OWNER_ID= REPOSITORY_ID=)
 	@$(PY) -m infra.bootstrap $(if $(STACK),--stack $(STACK)) $(if $(REPO),--repository $(REPO)) $(if $(OWNER_ID),--owner-id $(OWNER_ID)) $(if $(REPOSITORY_ID),--repository-id $(REPOSITORY_ID))
 
-preview: .venv/.laptop .venv-infra/.infra .venv-policy/.policy ## what an up would change, and which rules it breaks (STACK=)
-	@$(PY) -m infra.stacks preview $(STACK)
+preview: .venv/.laptop .venv-infra/.infra .venv-policy/.policy ## what an up would change, and which rules it breaks (STACK=; with BASE=origin/main a pull request's comment)
+	@$(PY) -m $(if $(BASE),infra.changes,infra.stacks preview) $(STACK) $(if $(BASE),--base $(BASE))
 
 release: .venv/.laptop .venv-infra/.infra ## bring what `make publish` pushed to a stack: up, deployments, a smoke run (STACK=)
 	@$(PY) -m infra.release release $(STACK)
@@ -66,8 +66,14 @@ rollback: .venv/.laptop .venv-infra/.infra ## the same with the release that com
 smoke: .venv/.laptop .venv-infra/.infra ## run the smoke deployment of a stack, and wait for its end (STACK=)
 	@$(PY) -m infra.release smoke $(STACK)
 
-cost: .venv-infra/.infra ## dollars a month while nothing trains, by profile and component
-	@.venv-infra/bin/python -W ignore -m infra.cost
+drift: .venv/.laptop .venv-infra/.infra ## what was changed in AWS by hand (STACK=; ISSUE=1 keeps an issue of it on GitHub)
+	@$(PY) -m infra.drift $(STACK) $(if $(ISSUE),--issue)
+
+doctor: .venv/.laptop ## what is wrong here, and what to do (STACK= with that stack, its AWS account and its services)
+	@$(PY) -m infra.doctor $(STACK)
+
+cost: .venv-infra/.infra ## dollars a month while nothing trains, by profile and component (STACK= of that stack)
+	@.venv-infra/bin/python -W ignore -m infra.cost $(STACK)
 
 ui: .venv/.laptop ## open a stack's private pages, MLflow and Prefect, through a tunnel (STACK=)
 	@$(PY) -m infra.stacks ui $(STACK)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from infra import images
+from infra.drift import look
 from infra.outputs import StackOutputs
 from infra.rehearsal.drills import WAVES, run_wave
 from infra.rehearsal.rehearse import MODES, Rehearsal, check_rights, check_services, train
@@ -26,10 +27,8 @@ pytestmark = pytest.mark.timeout(1200)
 # Properties that the emulator reads back otherwise than it was told, by type. A refresh shows these
 # and nothing else; a test holds the list to what is needed.
 READ_BACK = {
-    "aws:cloudwatch/metricAlarm:MetricAlarm": {"alarmActions", "okActions"},
-    "aws:rds/instance:Instance": {"enabledCloudwatchLogsExports"},
-    # not the emulator's: `make up` wrote its note there, as it should
-    "aws:ssm/parameter:Parameter": {"version"},
+    "cloudwatch/metricAlarm": {"alarmActions", "okActions"},
+    "rds/instance": {"enabledCloudwatchLogsExports"},
 }
 
 
@@ -141,24 +140,10 @@ def test_a_new_password_changes_who_uses_it(rehearsed: Rehearsed) -> None:
 
 
 def test_nothing_has_drifted_but_what_the_emulator_reads_back(rehearsed: Rehearsed) -> None:
-    assert drift(rehearsed.run("refresh", "--preview-only", "--diff")) == READ_BACK
-
-
-def drift(diff: str) -> dict[str, set[str]]:
-    """What a refresh would change, from what it prints: type -> properties.
-
-    (Its JSON holds the state as it was twice.) An empty list or map that appears is no drift.
-    """
     found: dict[str, set[str]] = {}
-    kind, depth = "", 0
-    for line in diff.splitlines():
-        header = re.match(r"^( *)[~-] (aws:\S+): \((update|delete)\)", line)
-        changed = re.match(rf"^ {{{depth + 2}}}[~+-] (\w+) *: (.*)$", line)
-        if header:
-            kind, depth = header[2], len(header[1])
-        elif changed and changed[2] not in ("[]", "{}"):
-            found.setdefault(kind, set()).add(changed[1])
-    return found
+    for change in look(rehearsed.rehearsal.pulumi).changes:
+        found.setdefault(change.kind, set()).update(change.properties)
+    assert found == READ_BACK
 
 
 def test_what_runs_is_as_it_should_be(rehearsed: Rehearsed) -> None:
