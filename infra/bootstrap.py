@@ -178,6 +178,12 @@ def deploy_environments() -> list[str]:
     return list(file["config"].get("trainyard:deployEnvironments", default))
 
 
+def prepared(stack: str) -> bool:
+    """Whether a bootstrap has written this stack's settings."""
+    file = PROJECT / f"Pulumi.{stack}.yaml"
+    return file.exists() and "trainyard:accountId" in yaml.safe_load(file.read_text())["config"]
+
+
 def make_environment(repository: str, name: str) -> list[list[str]]:
     """What `gh` is told to make an environment of a repository; only main deploys."""
     place = f"repos/{repository}/environments/{name}"
@@ -201,7 +207,10 @@ def set_variables(
     def command(name: str, value: str, *where: str) -> list[str]:
         return ["variable", "set", name, "--repo", repository, "--body", value, *where]
 
+    # What pushes deploy, one after the other. (GitHub takes no empty variable.)
+    stacks = [each for each in environments if prepared(each)]
     return [
+        *([command("STACKS", json.dumps(stacks))] if stacks else []),
         command("AWS_REGION", state.region),
         command("PULUMI_BACKEND_URL", state.backend),
         command("AWS_PREVIEW_ROLE_ARN", roles["preview_role_arn"]),

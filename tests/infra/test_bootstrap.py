@@ -1,5 +1,6 @@
 """`make bootstrap`: Pulumi's state and Prefect's key, made once and found again."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,20 @@ def test_github_gets_environments_that_only_main_deploys_to(
         "dev": {"AWS_DEPLOY_ROLE_ARN": "arn:deploy"},
         "prod": {"AWS_DEPLOY_ROLE_ARN": "arn:deploy"},
     }
+
+
+def test_pushes_deploy_the_stacks_that_were_bootstrapped(
+    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    github = FakeGitHub(tmp_path, monkeypatch)
+    (tmp_path / "Pulumi.dev.yaml").write_text("config: {'trainyard:profile': minimal}\n")
+    bootstrap.tell_github("acme/rides", STATE, ROLES)
+    assert "STACKS" not in github["variables"]["repository"]
+    for stack in ("dev", "prod"):
+        file = tmp_path / f"Pulumi.{stack}.yaml"
+        file.write_text("config: {'trainyard:accountId': '111122223333'}\n")
+        bootstrap.tell_github("acme/rides", STATE, ROLES)
+    assert json.loads(github["variables"]["repository"]["STACKS"]) == ["dev", "prod"]
 
 
 def test_an_environment_that_is_there_keeps_its_rules(
