@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from infra import images
+from infra.docker import docker
 from infra.drift import look
 from infra.outputs import StackOutputs
 from infra.rehearsal.drills import WAVES, run_wave
@@ -188,7 +189,7 @@ def release_of(number: int, image_ids: dict[str, str]) -> Release:
 
 def broken_flow_image() -> str:
     """This clone's flow image, but for the smoke flow, which fails."""
-    return images.docker(
+    return docker(
         *("build", "-q", "-"),
         stdin=f"""
 FROM trainyard-flow:{images.current_commit().tag}
@@ -197,7 +198,7 @@ RUN cd /app/flows/smoke && rm -r __pycache__ \\
     && sed -i 's/^    settings, run = .*/    raise RuntimeError("broken on purpose")/' smoke.py
 USER 1000:1000
 """,
-    ).strip()
+    ).stdout.strip()
 
 
 def test_roles_may_do_what_was_used_and_nothing_else(rehearsed: Rehearsed) -> None:
