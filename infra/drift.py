@@ -42,6 +42,7 @@ def report(stack: str, changes: Sequence[Change]) -> str:
     if not changes:
         return f"`{stack}` is as Trainyard made it: no drift.\n"
     prefix = f"{Names(stack).prefix}-"
+    again = "`make bootstrap`" if stack == "account" else f"`make up STACK={stack}`"
     rows = [
         f"| {c.kind} | {c.name.removeprefix(prefix)} "
         f"| {'is gone' if c.operation == 'delete' else ', '.join(c.properties)} |"
@@ -57,7 +58,7 @@ def report(stack: str, changes: Sequence[Change]) -> str:
             "",
             f"`pulumi refresh --preview-only --diff --stack {stack}` in `infra/` shows the values. "
             "Then either",
-            f"- undo it: `pulumi refresh --stack {stack}` there, then `make up STACK={stack}`;",
+            f"- undo it: `pulumi refresh --stack {stack}` there, then {again};",
             "- or keep it: change settings or program to say the same, and push.",
             "",
         ]
@@ -95,14 +96,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     REPORT.parent.mkdir(exist_ok=True)
     try:
         changes = look(Pulumi(given.stack)).changes
-        REPORT.write_text(report(given.stack, changes))
-        say(REPORT.read_text().rstrip())
-        if given.issue:
-            say(keep_issue(given.stack, changes))
     except StackError as error:
         REPORT.write_text(f"It couldn't be found out whether `{given.stack}` drifted:\n\n{error}\n")
         print(error, file=sys.stderr)
         return 1
+    REPORT.write_text(report(given.stack, changes))
+    say(REPORT.read_text().rstrip())
+    if given.issue:
+        try:
+            say(keep_issue(given.stack, changes))
+        except StackError as error:
+            print(error, file=sys.stderr)
+            return 1
     return 2 if changes else 0
 
 

@@ -13,7 +13,7 @@ import boto3
 import httpx
 import pytest
 
-from infra import checks, doctor
+from infra import checks, deployer, doctor
 from infra.checks import Check, check_services
 from infra.outputs import ProcessWorkPool, StackOutputs
 from infra.register import register
@@ -257,6 +257,16 @@ def test_a_private_mlflow_is_not_asked_from_outside(outputs: StackOutputs) -> No
     found = by_name(check_services(outputs.model_copy(update=private)))
     assert "not reached from here" in found["MLflow"].found
     assert not found["MLflow"].failed
+
+
+def test_the_deployer_task_looks_and_registers_nothing(
+    outputs: StackOutputs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(deployer, "read_outputs", lambda parameter: outputs)
+    monkeypatch.setattr("sys.argv", ["deployer", "/trainyard/dev/outputs", "--doctor"])
+    assert deployer.main() == 1
+    assert "work pool" in capsys.readouterr().out
+    assert "work pool" in failures(outputs)
 
 
 def test_the_exit_code_is_1_when_something_has_to_be_done(

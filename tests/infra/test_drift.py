@@ -104,3 +104,4 @@ def test_an_issue_that_cannot_be_kept_is_an_error(
     find(*DRIFTED)
     assert drift.main(["dev", "--issue"]) == 1
     assert "gh auth login" in capsys.readouterr().err
+    assert "iam/role" in (tmp_path / "drift.md").read_text(), "what was found is kept"
