@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from infra.foresee import Change, Foresight, foresee
 from infra.github import gh
-from infra.naming import READY, Names
+from infra.naming import READY, RELEASE, RELEASES, Names
 from infra.stacks import PROJECT, Pulumi, StackError, say
 
 REPORT = PROJECT.parent / ".trainyard/drift.md"
 # Parameters that `make up` and `make release` write: made by Pulumi, changed by others.
-WRITTEN = (READY, "release", "releases")
+WRITTEN = (READY, RELEASE, RELEASES)
 
 
 def look(pulumi: Pulumi) -> Foresight:
