@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 
 
 class DockerError(Exception):
@@ -19,7 +20,10 @@ def docker_command() -> str | None:
 
 
 def docker(
-    *arguments: str, stdin: str = "", check: bool = True, **environment: str
+    *arguments: str,
+    stdin: str = "",
+    check: bool = True,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a docker command to its end."""
     command = docker_command()
@@ -30,7 +34,7 @@ def docker(
         input=stdin,
         capture_output=True,
         text=True,
-        env={**os.environ, "DOCKER_BUILDKIT": "1", **environment},
+        env={**os.environ, "DOCKER_BUILDKIT": "1", **(environment or {})},
     )
     if check and done.returncode:
         raise DockerError(f"`docker {' '.join(arguments)}` failed:\n{done.stderr[-4000:]}")

@@ -6,16 +6,22 @@ a VPN, a proxy on loopback), UV_DEFAULT_INDEX or PIP_INDEX_URL (a private index)
 """
 
 import argparse
+import hashlib
+import io
 import json
 import os
 import platform
 import re
 import subprocess
 import sys
+import tarfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 
@@ -25,6 +31,13 @@ ROOT = Path(__file__).parent.parent
 IMAGES = ("flow", "worker", "mlflow")
 # What .dockerignore lets into the images, and what makes them.
 SOURCES = (".dockerignore", "docker", "flows", "infra", "prefect.yaml", "requirements")
+# What makes all images, and what each is made of beside it. Git's patterns.
+RECIPE = (".dockerignore", "docker/Dockerfile", "docker/slim", "requirements/uv.txt")
+CONTENT = {
+    "flow": ("flows", "requirements/flow.txt"),
+    "worker": ("flows", "requirements/flow.txt", "infra/*.py", "prefect.yaml"),
+    "mlflow": ("requirements/mlflow.txt", "docker/mlflow", "infra/__init__.py", "infra/migrate.py"),
+}
 # As the stack's setting `cpuArchitecture` has them.
 PLATFORMS = {"x86_64": "linux/amd64", "arm64": "linux/arm64"}
 MAX_ADDED_MB = 750
@@ -69,7 +82,7 @@ def current_commit() -> Commit:
             "images carry the commit that they are built from, and there is none: "
             "run `git init`, `git add -A` and `git commit`, or clone the repository"
         ) from error
-    if _git("status", "--porcelain", "--", *SOURCES):
+    if uncommitted():
         revision += "-dirty"
     remote = subprocess.run(
         ["git", "remote", "get-url", "origin"],  # noqa: S607
@@ -78,6 +91,46 @@ def current_commit() -> Commit:
         text=True,
     )
     return Commit(source_url(remote.stdout.strip()), revision, int(seconds))
+
+
+def uncommitted() -> str:
+    """Files of SOURCES that differ from the commit, as `git status` lists them."""
+    return _git("status", "--porcelain", "--", *SOURCES)
+
+
+def content_tag(image: str, cpu: str) -> str:
+    """A name for what an image is made of: the same in two commits, it needn't be built again."""
+    base = os.environ.get("TRAINYARD_BASE_IMAGE", "")
+    patterns = (f":(glob){pattern}" for pattern in (*RECIPE, *CONTENT[image]))
+    return hash_of(PLATFORMS[cpu], base, _git("ls-files", "--stage", "--", *patterns))[:16]
+
+
+def source_tree() -> str:
+    """A hash of the commit's SOURCES: of all that a deployment depends on."""
+    return hash_of(_git("ls-tree", "HEAD", "--", *SOURCES))
+
+
+def hash_of(*texts: str) -> str:
+    """A hash of these texts."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+@contextmanager
+def checkout() -> Iterator[Path]:
+    """A folder with the commit's SOURCES: what git ignores, and what is edited meanwhile, isn't in
+    it.
+    """
+    # The file modes of a clone, so that a build finds in its cache what `make image` has built.
+    archive = subprocess.run(  # noqa: S603
+        ["git", "-c", "tar.umask=0022", "archive", "HEAD", *SOURCES],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout
+    with TemporaryDirectory(prefix="trainyard-commit-") as folder:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
+        yield Path(folder)
 
 
 def source_url(remote: str) -> str:
