@@ -125,8 +125,11 @@ class Repository:
     environment: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
+        temporary = self.folder.with_name(f"{self.folder.name}-tmp")  # what a kill leaves behind
+        temporary.mkdir(parents=True)
         self.environment = {
             **os.environ,
+            "TMPDIR": str(temporary),
             "PYTHONPATH": str(self.folder),
             "TRAINYARD_REGISTRY": self.registry,
         }
