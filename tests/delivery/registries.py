@@ -37,9 +37,8 @@ WORKDIR /app
 COPY flows /app/flows
 ARG REVISION=""
 LABEL org.opencontainers.image.revision=$REVISION
-FROM flow AS worker
-COPY prefect.yaml /app/
-COPY infra/*.py /app/infra/
+FROM base AS worker
+COPY infra/migrate.py /app/infra/
 """
 LABEL = "org.opencontainers.image.revision"
 # ECR's user, a password, and its hash by bcrypt, which is all that the registry takes.
