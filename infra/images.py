@@ -34,7 +34,7 @@ SOURCES = (".dockerignore", "docker", "flows", "infra", "prefect.yaml", "require
 # What makes all images, and what each is made of beside it. Git's patterns.
 RECIPE = (".dockerignore", "docker/Dockerfile", "docker/slim", "requirements/uv.txt")
 CONTENT = {
-    "flow": ("flows", "requirements/flow.txt", "infra/*.py", "prefect.yaml"),
+    "flow": ("requirements/flow.txt", "flows", "infra/*.py", "prefect.yaml"),
     "worker": ("requirements/flow.txt", "infra/__init__.py", "infra/migrate.py"),
     "mlflow": ("requirements/mlflow.txt", "docker/mlflow", "infra/__init__.py", "infra/migrate.py"),
 }

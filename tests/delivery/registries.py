@@ -37,9 +37,8 @@ WORKDIR /app
 COPY flows /app/flows
 ARG REVISION=""
 LABEL org.opencontainers.image.revision=$REVISION
-FROM flow AS worker
-COPY prefect.yaml /app/
-COPY infra/*.py /app/infra/
+FROM base AS worker
+COPY infra/migrate.py /app/infra/
 """
 LABEL = "org.opencontainers.image.revision"
 # ECR's user, a password, and its hash by bcrypt, which is all that the registry takes.
@@ -125,8 +124,11 @@ class Repository:
     environment: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
+        temporary = self.folder.with_name(f"{self.folder.name}-tmp")  # what a kill leaves behind
+        temporary.mkdir(parents=True)
         self.environment = {
             **os.environ,
+            "TMPDIR": str(temporary),
             "PYTHONPATH": str(self.folder),
             "TRAINYARD_REGISTRY": self.registry,
         }

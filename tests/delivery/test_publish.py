@@ -82,7 +82,7 @@ def test_only_what_a_change_is_in_is_built(published: Repository, registry: Loca
     commit = published.commit()
     published.publish()
     after = digests(published)
-    assert {image for image in IMAGES if after[image] != before[image]} == {"flow", "worker"}
+    assert {image for image in IMAGES if after[image] != before[image]} == {"flow"}
     assert registry.inspect(after["flow"])["Labels"][LABEL] == commit
 
 
@@ -107,15 +107,6 @@ def test_a_flow_that_does_not_load_is_not_released(
     published.write("flows/ride.py", "def ride(): return 2\n")
     published.commit()
     published.publish()
-
-
-def test_an_entrypoint_that_is_new_to_an_image_is_tried(published: Repository) -> None:
-    published.write("prefect.yaml", "deployments: [{name: ride, entrypoint: 'flows/no.py:ride'}]\n")
-    published.commit()
-    try:
-        assert "flows/no.py" in published.publish(fails=True)
-    finally:
-        published.git("revert", "--no-edit", "HEAD")
 
 
 def test_what_is_not_committed_is_refused_by_name(published: Repository) -> None:
@@ -258,7 +249,6 @@ def test_a_tag_knows_all_that_its_image_is_made_of() -> None:
         into = [image for image in IMAGES if target.startswith(f"/{image}")]
         for image in into:
             copied[image] |= set(sources.split())
-    copied["worker"] |= copied["flow"]
     for image in IMAGES:
         locks = {"requirements/mlflow.txt" if image == "mlflow" else "requirements/flow.txt"}
         assert copied[image] | locks == set(CONTENT[image])
