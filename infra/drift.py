@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from infra.foresee import Change, Foresight, foresee
 from infra.github import gh
 from infra.naming import READY, RELEASE, RELEASES, Names
-from infra.stacks import PROJECT, Pulumi, StackError, say
+from infra.stacks import PROJECT, Pulumi, StackError, opened, say
 
 REPORT = PROJECT.parent / ".trainyard/drift.md"
 # Parameters that `make up` and `make release` write: made by Pulumi, changed by others.
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     REPORT.parent.mkdir(exist_ok=True)
     try:
-        changes = look(Pulumi(given.stack)).changes
+        changes = look(opened(given.stack, released=True)).changes
     except StackError as error:
         REPORT.write_text(f"It couldn't be found out whether `{given.stack}` drifted:\n\n{error}\n")
         print(error, file=sys.stderr)
