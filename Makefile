@@ -41,9 +41,12 @@ deploy: .venv/.laptop $(ON_AWS) ## register the stack with Prefect, then `prefec
 	@$(PY) -m $(STACK_MODULE) deploy $(STACK)
 
 ## Run it on AWS
-.PHONY: image bootstrap preview release rollback smoke cost ui rehearse drills
+.PHONY: image publish bootstrap preview release rollback smoke cost ui rehearse drills
 image: .venv/.laptop ## the images of flows, worker and MLflow: built, weighed, tried (CPU=arm64; needs Docker)
 	@$(PY) -m infra.images $(if $(CPU),--cpu $(CPU))
+
+publish: .venv/.laptop ## the commit's images into the account's registry, each built once; writes .trainyard/release.json (CPU=arm64; needs Docker)
+	@$(PY) -m infra.publish $(if $(CPU),--cpu $(CPU))
 
 bootstrap: .venv/.laptop .venv-infra/.infra ## once an AWS account: Pulumi's state, the account's stack (STACK= adds an environment, REPO=owner/name GitHub, and without gh OWNER_ID= REPOSITORY_ID=)
 	@$(PY) -m infra.bootstrap $(if $(STACK),--stack $(STACK)) $(if $(REPO),--repository $(REPO)) $(if $(OWNER_ID),--owner-id $(OWNER_ID)) $(if $(REPOSITORY_ID),--repository-id $(REPOSITORY_ID))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from infra.docker import DockerError
 from infra.images import ImageError, build
 from infra.naming import OUTPUTS as OUTPUTS_PARAMETER
 from infra.naming import READY, Names
@@ -445,7 +446,7 @@ def main() -> None:
             status(pulumi)
         else:
             ui(pulumi)
-    except (StackError, RehearsalError, ImageError) as error:
+    except (StackError, RehearsalError, ImageError, DockerError) as error:
         sys.exit(f"{error}")
 
 

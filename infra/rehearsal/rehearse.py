@@ -30,6 +30,7 @@ from prefect.settings import (
 from rich.console import Console
 
 from infra import images, stacks
+from infra.docker import DockerError
 from infra.naming import Names
 from infra.outputs import EcsWorkPool, StackOutputs
 from infra.rehearsal import cloud, rights
@@ -421,6 +422,7 @@ def perform(name: str, mode: Mode, act: Callable[[Rehearsal, Console], None], *,
             RehearsalError,
             stacks.StackError,
             images.ImageError,
+            DockerError,
             httpx.HTTPError,
         ) as error:
             console.print(f"{error}\nPulumi's own lines: {log.name}", highlight=False)

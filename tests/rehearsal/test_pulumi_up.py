@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from infra import images
+from infra.docker import docker
 from infra.outputs import StackOutputs
 from infra.rehearsal.drills import WAVES, run_wave
 from infra.rehearsal.rehearse import MODES, Rehearsal, check_rights, check_services, train
@@ -203,7 +204,7 @@ def release_of(number: int, image_ids: dict[str, str]) -> Release:
 
 def broken_flow_image() -> str:
     """This clone's flow image, but for the smoke flow, which fails."""
-    return images.docker(
+    built = docker(
         *("build", "-q", "-"),
         stdin=f"""
 FROM trainyard-flow:{images.current_commit().tag}
@@ -212,7 +213,8 @@ RUN cd /app/flows/smoke && rm -r __pycache__ \\
     && sed -i 's/^    settings, run = .*/    raise RuntimeError("broken on purpose")/' smoke.py
 USER 1000:1000
 """,
-    ).strip()
+    )
+    return built.stdout.strip()
 
 
 def test_roles_may_do_what_was_used_and_nothing_else(rehearsed: Rehearsed) -> None:
