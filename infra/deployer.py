@@ -16,6 +16,7 @@ import time
 import boto3
 import httpx
 
+from infra.checks import check_services, tell
 from infra.outputs import StackOutputs, deploy_environment
 from infra.register import RegisterError, register, summary
 from infra.smoke import run_smoke
@@ -62,8 +63,11 @@ def main() -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--register-only", action="store_true")
     what.add_argument("--smoke", action="store_true")
+    what.add_argument("--doctor", action="store_true", help="look, and change nothing")
     given = parser.parse_args()
     outputs = read_outputs(given.parameter)
+    if given.doctor:
+        return tell(check_services(outputs))
     wait_for_prefect(outputs.prefect_api_url)
     if given.smoke:
         return run_smoke(outputs.prefect_api_url)

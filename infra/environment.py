@@ -231,7 +231,7 @@ def environment(
                 opts=opts,
             )
     if tracking:
-        for who in ("flows", "tunnel"):
+        for who in ("flows", "deployer", "tunnel"):
             open_port(
                 names(f"{who}-mlflow"),
                 MLFLOW_PORT,

@@ -12,6 +12,8 @@ BUILD_CACHE = "buildcache"
 STACK_TAG = "trainyard-stack"
 # What starts so belongs to Trainyard's stacks; nothing else is touched.
 OWN = "trainyard-*"
+# The GitHub environment whose jobs may only look.
+PREVIEW_ENVIRONMENT = "preview"
 # The policy that bounds every role of the stacks (infra/components/boundary.py).
 BOUNDARY = "trainyard-boundary"
 

@@ -298,26 +298,13 @@ def check_unchanged(rehearsal: Rehearsal) -> str:
 
 
 def check_services(rehearsal: Rehearsal) -> str:
-    """The worker is online, MLflow answers, the pool is as registered."""
-    from infra.job_templates import base_job_template
-
-    outputs = rehearsal.outputs
-    with rehearsal.prefect() as client:
-        pool = client.read_work_pool(outputs.work_pool.name)
-        if pool.base_job_template != base_job_template(outputs):
-            raise RehearsalError(f"the work pool {pool.name} isn't as `register` makes it")
-        answer = client.request(
-            "POST",
-            "/work_pools/{work_pool_name}/workers/filter",
-            path_params={"work_pool_name": pool.name},
-            json={},
-        )
-        online = [worker["name"] for worker in answer.json() if worker["status"] == "ONLINE"]
-    if not online:
-        raise RehearsalError(f"no worker of {pool.name} is online")
+    """What `make doctor` asks of Prefect and MLflow; and MLflow's version, by its password."""
+    outputs = rehearsal.pulumi.outputs()
+    stacks.run_deployer(rehearsal.pulumi, outputs, rehearsal.connect(outputs), "--doctor")
     version = rehearsal.mlflow("/version")
     version.raise_for_status()
-    return f"worker online, MLflow {version.text}, pool {pool.name} as registered"
+    pool = rehearsal.outputs.work_pool.name
+    return f"worker online, MLflow {version.text}, pool {pool} as registered"
 
 
 def train(rehearsal: Rehearsal) -> str:

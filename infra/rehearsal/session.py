@@ -216,7 +216,7 @@ class Session:
             raise RehearsalError((done.stdout + done.stderr)[-4000:])
         return done.stdout
 
-    def take_role(self, role_arn: str, subject: str) -> dict[str, str]:
+    def take_role(self, role_arn: str, subject: str, **claims: str) -> dict[str, str]:
         """Credentials of a role, taken as a job of GitHub takes it."""
         import boto3
         from botocore import UNSIGNED  # type: ignore[import-untyped]
@@ -231,7 +231,7 @@ class Session:
         given = sts.assume_role_with_web_identity(
             RoleArn=role_arn,
             RoleSessionName="rehearsal",
-            WebIdentityToken=token(subject),
+            WebIdentityToken=token(subject, **claims),
             DurationSeconds=3600,
         )["Credentials"]
         return {
@@ -241,8 +241,8 @@ class Session:
         }
 
 
-def token(subject: str) -> str:
-    """A token as GitHub gives to a job, but for its signature."""
+def token(subject: str, **others: str) -> str:
+    """A token as GitHub gives to a job, but for its signature; with other claims where given."""
     now = int(time.time())
     claims = {
         "iss": "https://token.actions.githubusercontent.com",
@@ -250,6 +250,7 @@ def token(subject: str) -> str:
         "sub": subject,
         "iat": now,
         "exp": now + 3600,
+        **others,
     }
 
     def part(value: dict[str, Any]) -> str:

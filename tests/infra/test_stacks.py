@@ -232,18 +232,21 @@ def test_every_statement_on_everything_has_a_reason_and_every_reason_a_statement
     assert used == set(UNSCOPED)
 
 
-def test_github_is_trusted_by_number_and_environment() -> None:
-    made = stack("account")
-    (statement,) = made.one("Role", "github-deploy").document("assumeRolePolicy")["Statement"]
-    exactly = statement["Condition"]["StringEquals"]
+@pytest.mark.parametrize(
+    ("role", "environments"), [("github-deploy", ["dev", "prod"]), ("github-preview", ["preview"])]
+)
+def test_github_is_trusted_by_number_and_environment(role: str, environments: list[str]) -> None:
+    (statement,) = stack("account").one("Role", role).document("assumeRolePolicy")["Statement"]
     issuer = "token.actions.githubusercontent.com"
-    assert exactly[f"{issuer}:sub"] == [
-        "repo:acme@11/rides@22:environment:dev",
-        "repo:acme@11/rides@22:environment:prod",
-    ]
-    assert exactly[f"{issuer}:repository_id"] == "22"
-    assert exactly[f"{issuer}:aud"] == "sts.amazonaws.com"
-    assert list(statement["Condition"]) == ["StringEquals"]
+    assert list(statement["Principal"]) == ["Federated"]
+    subjects = [f"repo:acme@11/rides@22:environment:{each}" for each in environments]
+    assert statement["Condition"] == {
+        "StringEquals": {
+            f"{issuer}:aud": "sts.amazonaws.com",
+            f"{issuer}:sub": subjects,
+            f"{issuer}:repository_id": "22",
+        }
+    }
 
 
 def test_who_previews_changes_nothing() -> None:

@@ -19,7 +19,7 @@ from infra.rehearsal.session import REPOSITORY, ROOT, SUBJECT, Session
 ACCOUNT = "111122223333"  # beside the emulator's own, in which the other rehearsals are
 API_KEY = "pnu_rehearsed"
 Job = Callable[[str, str], dict[str, str]]
-STAMPS = (".venv/.laptop", ".venv-infra/.infra")
+BUILT = [part for stamp in (".venv/.laptop", ".venv-infra/.infra") for part in ("-o", stamp)]
 
 
 @dataclass
@@ -32,8 +32,7 @@ class Account:
 
     def bootstrap(self, **arguments: str) -> str:
         """`make bootstrap`, and what it says."""
-        built = [part for stamp in STAMPS for part in ("-o", stamp)]
-        return self.run("make", *built, "bootstrap", *[f"{k}={v}" for k, v in arguments.items()])
+        return self.run("make", *BUILT, "bootstrap", *[f"{k}={v}" for k, v in arguments.items()])
 
     def run(self, *command: str, fails: bool = False, **more: str) -> str:
         """What a command says, which does or doesn't fail."""
@@ -163,3 +162,11 @@ def test_the_deploy_role_writes_the_state_and_the_preview_role_cannot(
     account.run(*WRITE, **job("deploy", "dev"))
     refusal = account.run(*WRITE, fails=True, **job("preview", "preview"))
     assert "AccessDenied" in refusal, refusal[-3000:]
+
+
+def test_the_preview_role_finds_what_was_changed_by_hand(account: Account, job: Job) -> None:
+    drift = ("make", *BUILT, "drift", "STACK=account")
+    assert "no drift" in account.run(*drift, **job("preview", "preview"))
+    account.boto.client("ecr").delete_lifecycle_policy(repositoryName="trainyard/flow")
+    said = account.run(*drift, fails=True, **job("preview", "preview"))
+    assert "| ecr/lifecyclePolicy | images-flow | is gone |" in said

@@ -14,6 +14,7 @@ import pytest
 
 from infra import images
 from infra.docker import docker
+from infra.drift import look
 from infra.outputs import StackOutputs
 from infra.rehearsal.drills import WAVES, run_wave
 from infra.rehearsal.rehearse import MODES, Rehearsal, check_rights, check_services, train
@@ -27,10 +28,8 @@ pytestmark = pytest.mark.timeout(1200)
 # Properties that the emulator reads back otherwise than it was told, by type. A refresh shows these
 # and nothing else; a test holds the list to what is needed.
 READ_BACK = {
-    "aws:cloudwatch/metricAlarm:MetricAlarm": {"alarmActions", "okActions"},
-    "aws:rds/instance:Instance": {"enabledCloudwatchLogsExports"},
-    # not the emulator's: `make up` wrote its note there, as it should
-    "aws:ssm/parameter:Parameter": {"version"},
+    "cloudwatch/metricAlarm": {"alarmActions", "okActions"},
+    "rds/instance": {"enabledCloudwatchLogsExports"},
 }
 
 
@@ -142,24 +141,10 @@ def test_a_new_password_changes_who_uses_it(rehearsed: Rehearsed) -> None:
 
 
 def test_nothing_has_drifted_but_what_the_emulator_reads_back(rehearsed: Rehearsed) -> None:
-    assert drift(rehearsed.run("refresh", "--preview-only", "--diff")) == READ_BACK
-
-
-def drift(diff: str) -> dict[str, set[str]]:
-    """What a refresh would change, from what it prints: type -> properties.
-
-    (Its JSON holds the state as it was twice.) An empty list or map that appears is no drift.
-    """
     found: dict[str, set[str]] = {}
-    kind, depth = "", 0
-    for line in diff.splitlines():
-        header = re.match(r"^( *)[~-] (aws:\S+): \((update|delete)\)", line)
-        changed = re.match(rf"^ {{{depth + 2}}}[~+-] (\w+) *: (.*)$", line)
-        if header:
-            kind, depth = header[2], len(header[1])
-        elif changed and changed[2] not in ("[]", "{}"):
-            found.setdefault(kind, set()).add(changed[1])
-    return found
+    for change in look(rehearsed.rehearsal.pulumi).changes:
+        found.setdefault(change.kind, set()).update(change.properties)
+    assert found == READ_BACK
 
 
 def test_what_runs_is_as_it_should_be(rehearsed: Rehearsed) -> None:
@@ -204,7 +189,7 @@ def release_of(number: int, image_ids: dict[str, str]) -> Release:
 
 def broken_flow_image() -> str:
     """This clone's flow image, but for the smoke flow, which fails."""
-    built = docker(
+    return docker(
         *("build", "-q", "-"),
         stdin=f"""
 FROM trainyard-flow:{images.current_commit().tag}
@@ -213,8 +198,7 @@ RUN cd /app/flows/smoke && rm -r __pycache__ \\
     && sed -i 's/^    settings, run = .*/    raise RuntimeError("broken on purpose")/' smoke.py
 USER 1000:1000
 """,
-    )
-    return built.stdout.strip()
+    ).stdout.strip()
 
 
 def test_roles_may_do_what_was_used_and_nothing_else(rehearsed: Rehearsed) -> None:
