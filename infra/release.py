@@ -24,6 +24,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from infra import stacks
+from infra.docker import DockerError
 from infra.naming import RELEASE, RELEASES, Names
 from infra.readiness import NOTHING_DONE
 from infra.rehearsal.session import RehearsalError
@@ -321,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     steps = Steps(f"{given.stack}: {given.command}")
     try:
         run(given.command, given.stack, steps)
-    except (StackError, RehearsalError, BotoCoreError, ClientError) as error:
+    except (StackError, RehearsalError, DockerError, BotoCoreError, ClientError) as error:
         steps.error = f"{error}"
     except KeyboardInterrupt:
         steps.error = "interrupted"
