@@ -16,7 +16,7 @@ import boto3
 import httpx
 
 from infra.outputs import StackOutputs, deploy_environment
-from infra.register import RegisterError, register, summary
+from infra.register import WEBHOOK, RegisterError, register, summary
 
 
 def read_outputs(parameter: str) -> StackOutputs:
@@ -57,6 +57,11 @@ def main() -> int:
     parser.add_argument("--register-only", action="store_true")
     given = parser.parse_args()
     outputs = read_outputs(given.parameter)
+    if outputs.notify_webhook_secret and WEBHOOK not in os.environ:
+        # The Deployer task has it from ECS; this is for where `make deploy` is typed.
+        secrets = boto3.client("secretsmanager")
+        found = secrets.get_secret_value(SecretId=outputs.notify_webhook_secret)
+        os.environ[WEBHOOK] = found["SecretString"]
     wait_for_prefect(outputs.prefect_api_url)
     try:
         print("register:", summary(register(outputs)), flush=True)

@@ -144,7 +144,10 @@ def environment(
             secret=SecretField(settings.prefect_api_key_secret_arn),
             secret_variable=API_KEY,
         )
-    run_secrets = {api.secret_variable: api.secret}
+    run_secrets = {
+        **{variable: SecretField(arn) for variable, arn in settings.flow_secrets.items()},
+        api.secret_variable: api.secret,
+    }
     if tracking:
         run_secrets["MLFLOW_TRACKING_PASSWORD"] = tracking.admin.field("password")
     flow_runs = FlowRuns(
@@ -191,6 +194,7 @@ def environment(
             image=settings.worker_image,
             flow_image=settings.flow_image,
             api=api,
+            notify_webhook_secret=settings.notify_webhook_secret_arn,
             outputs_parameter=names.parameter(OUTPUTS),
             log_group=names.log_group("deployer"),
         ),
@@ -302,6 +306,9 @@ def environment(
             api_secret_variable=api.secret_variable,
             api_secret=api.secret.value_from,
         ),
+        active_schedules=settings.active_schedules,
+        training_data=settings.training_data,
+        notify_webhook_secret=settings.notify_webhook_secret_arn,
     )
     aws.ssm.Parameter(
         names(OUTPUTS),

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from infra import iam
 from infra.components.delivery_roles import subject
-from infra.components.fargate import MEMORY_OF, Container, Size
+from infra.components.fargate import Container
 from infra.components.network import subnet_cidrs
 from infra.naming import Location, Names
 from infra.readiness import Ready, Servers, note, ready
+from infra.sizes import MEMORY_OF, Size
 
 STACK = st.from_regex(r"[a-z][a-z0-9-]{0,10}[a-z0-9]", fullmatch=True)
 PARTS = ["prefect-migrate-execution", "artifacts-access-logs-bucket", "ecs-events"]
