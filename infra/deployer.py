@@ -18,7 +18,7 @@ import httpx
 
 from infra.checks import check_services, tell
 from infra.outputs import StackOutputs, deploy_environment
-from infra.register import RegisterError, register, summary
+from infra.register import WEBHOOK, RegisterError, register, summary
 from infra.smoke import run_smoke
 
 
@@ -71,6 +71,11 @@ def main() -> int:
     wait_for_prefect(outputs.prefect_api_url)
     if given.smoke:
         return run_smoke(outputs.prefect_api_url)
+    if outputs.notify_webhook_secret and WEBHOOK not in os.environ:
+        # The Deployer task has it from ECS; this is for where `make deploy` is typed.
+        secrets = boto3.client("secretsmanager")
+        found = secrets.get_secret_value(SecretId=outputs.notify_webhook_secret)
+        os.environ[WEBHOOK] = found["SecretString"]
     try:
         print("register:", summary(register(outputs)), flush=True)
     except RegisterError as error:

@@ -17,11 +17,16 @@ from infra.components.fargate import Platform, Service
 from infra.components.flow_runs import FlowRuns, FlowRunsArgs
 from infra.components.network import Network, NetworkArgs, Placement, open_port
 from infra.components.observability import (
+    NEW_CHAMPION,
+    RUN_FAILED,
+    RUN_MARKED_CRASHED,
+    RUN_REPORTED_CRASHED,
     Observability,
     ObservabilityArgs,
     database_alarms,
     memory_alarm,
     observer_alarms,
+    run_alarms,
     service_alarms,
 )
 from infra.components.prefect_api import API_KEY, PrefectApi
@@ -153,7 +158,10 @@ def environment(
             secret=SecretField(settings.prefect_api_key_secret_arn),
             secret_variable=API_KEY,
         )
-    run_secrets = {api.secret_variable: api.secret}
+    run_secrets = {
+        **{variable: SecretField(arn) for variable, arn in settings.flow_secrets.items()},
+        api.secret_variable: api.secret,
+    }
     if tracking:
         run_secrets["MLFLOW_TRACKING_PASSWORD"] = tracking.admin.field("password")
     flow_runs = FlowRuns(
@@ -199,6 +207,7 @@ def environment(
             placement=placement,
             image=settings.flow_image,
             api=api,
+            notify_webhook_secret=settings.notify_webhook_secret_arn,
             outputs_parameter=names.parameter(OUTPUTS),
             log_group=names.log_group("deployer"),
         ),
@@ -253,7 +262,13 @@ def environment(
         ),
         opts,
     )
-    alarms = observer_alarms(observer.queue_name, observer.dead_letter_name, observer.rule_name)
+    flow_log, worker_log = flow_runs.log_group_name, worker.service.task.log_group_name
+    observability.count("RunsFailed", flow_log, "failed", RUN_FAILED)
+    observability.count("RunsCrashed", flow_log, "crashed", RUN_REPORTED_CRASHED)
+    observability.count("RunsCrashed", worker_log, "gone", RUN_MARKED_CRASHED)
+    observability.count("Champions", flow_log, "champion", NEW_CHAMPION)
+    alarms = run_alarms(observability.namespace)
+    alarms += observer_alarms(observer.queue_name, observer.dead_letter_name, observer.rule_name)
     for label, (service, count) in running.items():
         if getattr(may_run, label):  # what is held back isn't down
             alarms += service_alarms(
@@ -310,6 +325,9 @@ def environment(
             api_secret_variable=api.secret_variable,
             api_secret=api.secret.value_from,
         ),
+        active_schedules=settings.active_schedules,
+        training_data=settings.training_data,
+        notify_webhook_secret=settings.notify_webhook_secret_arn,
     )
     aws.ssm.Parameter(
         names(OUTPUTS),

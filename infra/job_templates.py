@@ -119,36 +119,41 @@ def _ecs(pool: EcsWorkPool, stack: str, environment: dict[str, str]) -> dict[str
                 "tags": {"Project": "trainyard", STACK_TAG: stack},
             },
         },
-        "variables": {
-            "type": "object",
-            "required": ["image"],
-            "properties": {
-                **_common("prefect flow-run execute", environment),
-                "image": {
-                    "type": "string",
-                    "title": "Image",
-                    "description": "What a run's container is started from, by digest.",
-                    "minLength": 1,
-                },
-                "cpu": {
-                    "type": "integer",
-                    "title": "CPU",
-                    "description": "CPU units of a run; 1024 are a virtual CPU.",
-                    "default": 1024,
-                },
-                "memory": {
-                    "type": "integer",
-                    "title": "Memory",
-                    "description": "MiB of a run; Fargate has certain pairs of CPU and memory.",
-                    "default": 4096,
-                },
-                "launch_type": {
-                    "type": "string",
-                    "title": "Launch type",
-                    "description": "FARGATE_SPOT is cheaper, and may be taken away.",
-                    "enum": ["FARGATE", "FARGATE_SPOT"],
-                    "default": pool.capacity_provider,
-                },
+        "variables": ecs_variables(environment, pool.capacity_provider),
+    }
+
+
+def ecs_variables(environment: dict[str, str], capacity: str) -> dict[str, Any]:
+    """What a deployment may choose of a run on ECS, and what it is without a choice."""
+    return {
+        "type": "object",
+        "required": ["image"],
+        "properties": {
+            **_common("prefect flow-run execute", environment),
+            "image": {
+                "type": "string",
+                "title": "Image",
+                "description": "What a run's container is started from, by digest.",
+                "minLength": 1,
+            },
+            "cpu": {
+                "type": "integer",
+                "title": "CPU",
+                "description": "CPU units of a run; 1024 are a virtual CPU.",
+                "default": 1024,
+            },
+            "memory": {
+                "type": "integer",
+                "title": "Memory",
+                "description": "MiB of a run; Fargate has certain pairs of CPU and memory.",
+                "default": 4096,
+            },
+            "launch_type": {
+                "type": "string",
+                "title": "Launch type",
+                "description": "FARGATE_SPOT is cheaper, and may be taken away.",
+                "enum": ["FARGATE", "FARGATE_SPOT"],
+                "default": capacity,
             },
         },
     }

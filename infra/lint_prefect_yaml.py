@@ -38,7 +38,9 @@ from prefect.utilities.templating import PlaceholderType, find_placeholders
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
+from infra.job_templates import ecs_variables
 from infra.outputs import ProcessWorkPool, StackOutputs, deploy_environment
+from infra.sizes import Size
 
 # `make lint` runs before any stack exists, and only the names matter then.
 STAND_IN = StackOutputs(
@@ -53,11 +55,15 @@ STAND_IN = StackOutputs(
 _STEPS = ("build", "push", "pull")
 
 _SECRET_NAME = re.compile(
-    r"(^|[_-])(api)?(key|token|password|passwd|secret|credentials?)$", re.IGNORECASE
+    r"(^|[_-])(api)?(key|token|password|passwd|passphrase|secret|credentials?|auth_string|webhook)"
+    r"([_-]?\d+)?$",
+    re.IGNORECASE,
 )
-# AWS keys, Prefect Cloud and GitHub tokens, PEM files, passwords in addresses
+# AWS keys, Prefect Cloud, GitHub and Slack tokens, Slack's webhooks, PEM files, passwords in
+# addresses
 _SECRET_VALUE = re.compile(
-    r"\bA(KI|SI)A[A-Z0-9]{16}\b|\bpn[ub]_\w{20}|\bgh[pousr]_\w{20}|-----BEGIN|://[^/\s:@]+:[^/\s@]+@"
+    r"\bA(KI|SI)A[A-Z0-9]{16}\b|\bpn[ub]_\w{20}|\bgh[pousr]_\w{20}|\bxox[a-z]-\w|-----BEGIN"
+    r"|//hooks\.slack\.com/services/|://[^/\s:@]+:[^/\s@]+@"
 )
 
 
@@ -104,7 +110,10 @@ def main() -> int:
     )
     parser.add_argument("file", nargs="?", type=Path, default=Path("prefect.yaml"))
     path = parser.parse_args().file
-    found = problems(path, deploy_environment(STAND_IN, image="the-stacks-image"))
+    # A file that is right where schedules rest may be wrong where they start runs.
+    stacks = [STAND_IN.model_copy(update={"active_schedules": each}) for each in (True, False)]
+    environments = [deploy_environment(stack, image="the-stacks-image") for stack in stacks]
+    found = list(dict.fromkeys(p for each in environments for p in problems(path, each)))
     if found:
         print("\n".join(found), file=sys.stderr)
         return 1
@@ -239,7 +248,7 @@ def _name(
 def _work_pool(where: str, raw: Any, pool: Any, environment: Mapping[str, str]) -> Iterator[str]:
     where = f"{where}.work_pool"
     if not pool:
-        yield f"{where}: missing, so no worker would run it; give the shared one (*work_pool)"
+        yield f"{where}: missing, so no worker would run it; give it a size, such as *small"
         return
     yield from _unknown(where, raw, _keys(WorkPoolConfig))
     name, expected = pool.get("name"), environment.get("TRAINYARD_WORK_POOL")
@@ -257,6 +266,25 @@ def _work_pool(where: str, raw: Any, pool: Any, environment: Mapping[str, str]) 
             ' image, without your code; write image: "{{ $TRAINYARD_IMAGE }}"'
         )
     yield from _secrets(f"{where}.job_variables", variables, by_name=True)
+    yield from _job_variables(f"{where}.job_variables", variables)
+
+
+def _job_variables(where: str, given: dict[str, Any]) -> Iterator[str]:
+    """What a run on ECS wouldn't get, or AWS would refuse at its start; a laptop takes anything."""
+    schema = ecs_variables({}, capacity="FARGATE")
+    known = schema["properties"]
+    yield from _unknown(where, given, known, "the work pool")
+    sound = {name: value for name, value in given.items() if name in known}
+    if _unfilled(sound):
+        return
+    wrong = validate(sound, schema, ignore_required=True)
+    yield from (f"{where}{each.json_path[1:]}: {each.message}" for each in wrong)
+    if wrong:
+        return
+    try:
+        Size(*(sound.get(each, known[each]["default"]) for each in ("cpu", "memory")))
+    except ValueError as error:
+        yield f"{where}.{'cpu' if 'cpu' in sound else 'memory'}: {error}"
 
 
 def _parameters_and_schedules(
@@ -295,6 +323,11 @@ def _schedule(where: str, schedule: dict[str, Any]) -> Iterator[str]:
         return
     if not schedule.get("timezone"):
         yield f"{where}.timezone: missing, so it would be UTC; name one, such as America/New_York"
+    if schedule.get("active") is None:
+        yield (
+            f"{where}.active: missing, so it would start runs where the stack's schedules rest;"
+            ' write active: "{{ $TRAINYARD_ACTIVE_SCHEDULES }}", or true'
+        )
     known = {key: value for key, value in schedule.items() if key in _keys(RawScheduleConfig)}
     wrong = _type_errors(where, RawScheduleConfig, known, set())
     yield from wrong.values()
@@ -480,7 +513,8 @@ def _placeholders(
             elif kind is PlaceholderType.BLOCK_DOCUMENT:
                 yield (
                     f"{at}: Prefect would store the block's value in the deployment, readable by"
-                    " all; load the block in the flow, or give the worker a secret's ARN"
+                    " all; load the block in the flow, or name a secret in the stack's setting"
+                    " flowSecrets"
                 )
             elif kind is PlaceholderType.VARIABLE:
                 yield (
@@ -539,7 +573,8 @@ def _secrets(where: str, value: Any, by_name: bool) -> Iterator[str]:
         if named or _SECRET_VALUE.search(str(leaf)):
             yield (
                 f"{at}: looks like a secret, and Prefect keeps it as plain text;"
-                " give the ARN of a secret instead, or rename it if it isn't one"
+                " keep it in Secrets Manager and name it in the stack's setting flowSecrets, which"
+                " hands it to runs; or rename it if it isn't one"
             )
 
 

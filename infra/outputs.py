@@ -73,10 +73,22 @@ class StackOutputs(_Frozen):
     """Image (`flow`, `worker`, `mlflow`) -> repository it is pushed to. Empty where nothing is
     built.
     """
+    active_schedules: bool = True
+    """Whether prefect.yaml's schedules start runs here."""
+    training_data: str = "synthetic"
+    """Where prefect.yaml's trainings get their months."""
+    notify_webhook_secret: str = ""
+    """The ARN of the secret with the address of the webhook that is told of runs and models."""
 
 
-# What prefect.yaml's templates may use: these and no others.
-DEPLOY_VARIABLES = ("TRAINYARD_CODE_DIR", "TRAINYARD_IMAGE", "TRAINYARD_WORK_POOL")
+# What prefect.yaml's templates may use: these and no others. Prefect puts texts in their places.
+DEPLOY_VARIABLES = (
+    "TRAINYARD_ACTIVE_SCHEDULES",
+    "TRAINYARD_CODE_DIR",
+    "TRAINYARD_DATA",
+    "TRAINYARD_IMAGE",
+    "TRAINYARD_WORK_POOL",
+)
 
 
 def deploy_environment(outputs: StackOutputs, image: str) -> dict[str, str]:
@@ -84,5 +96,11 @@ def deploy_environment(outputs: StackOutputs, image: str) -> dict[str, str]:
 
     `image` is what a run's container is started from (a digest); a process pool ignores it.
     """
-    values = (outputs.code_dir, image, outputs.work_pool.name)
+    values = (
+        str(outputs.active_schedules).lower(),
+        outputs.code_dir,
+        outputs.training_data,
+        image,
+        outputs.work_pool.name,
+    )
     return dict(zip(DEPLOY_VARIABLES, values, strict=True))

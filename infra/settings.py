@@ -8,7 +8,7 @@ what is allowed.
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import IPv4Network
@@ -21,6 +21,7 @@ from pydantic.alias_generators import to_camel
 PROJECT = "trainyard"
 
 DIGEST = r"^$|^([\w.:/-]+@)?sha256:[0-9a-f]{64}$"
+SECRET_ARN = r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@-]+$"  # noqa: S105
 LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 180, 365, 400, 545, 731)
 
 
@@ -110,6 +111,8 @@ def _log_days(value: int) -> int:
 Email = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
 SourcePrefix = Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^*?]*$")]
 SubnetId = Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")]
+Variable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
+Secret = Annotated[str, Field(pattern=f"^{SECRET_ARN}")]
 Environment = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 # What an emulator may lack, with the reason: a rehearsal's settings name it, nobody else's should.
 # - oidc-repository-id: MiniStack knows a token's subject, not its other claims.
@@ -255,7 +258,7 @@ class Settings(BaseModel):
         "",
         "The secret with Prefect Cloud's API key: `make bootstrap` makes it and fills this in.",
         "the ARN of a secret in Secrets Manager",
-        pattern=r"^$|^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@-]+$",
+        pattern=rf"^$|^{SECRET_ARN}",
     )
     work_pool: str = setting(
         "",
@@ -273,6 +276,28 @@ class Settings(BaseModel):
         (),
         "Where flows may read beside the stack's own bucket. The account's stack has to allow it.",
         "s3://bucket/prefix/, without *",
+    )
+    active_schedules: bool = setting(
+        True,
+        "prefect.yaml's schedules start runs; without, a flow runs when somebody asks.",
+        "true or false",
+    )
+    training_data: str = setting(
+        "synthetic",
+        "Where prefect.yaml's trainings get their months.",
+        "synthetic, tlc, or an s3:// or https:// prefix",
+        pattern=r"^(synthetic|tlc|(s3|https)://\S+)$",
+    )
+    flow_secrets: dict[Variable, Secret] = setting(
+        {},
+        "Secrets of your flows: environment variable of every run -> the secret that holds it.",
+        "a map of NAMES to ARNs of secrets in Secrets Manager",
+    )
+    notify_webhook_secret_arn: str = setting(
+        "",
+        "The secret with the address of the webhook that hears of runs and models.",
+        "the ARN of a secret in Secrets Manager",
+        pattern=rf"^$|^{SECRET_ARN}",
     )
     image_account_id: str = setting(
         "",
@@ -365,6 +390,14 @@ class Contradiction:
     allowed: str
 
 
+OUT_OF_BOUNDS = "of a secret named trainyard-...: the boundary lets tasks read no other"
+
+
+def _out_of_bounds(settings: Settings, secrets: Iterable[str]) -> bool:
+    own = ":secret:trainyard-"
+    return not settings.permissions_boundary and any(own not in arn for arn in secrets if arn)
+
+
 CONTRADICTIONS: tuple[Contradiction, ...] = (
     Contradiction(
         ("prefectApiUrl", "prefect"),
@@ -447,12 +480,18 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
     ),
     Contradiction(
         ("prefectApiKeySecretArn", "permissionsBoundary"),
-        lambda s: (
-            bool(s.prefect_api_key_secret_arn)
-            and not s.permissions_boundary
-            and ":secret:trainyard-" not in s.prefect_api_key_secret_arn
-        ),
-        "of a secret named trainyard-...: the boundary lets tasks read no other",
+        lambda s: _out_of_bounds(s, [s.prefect_api_key_secret_arn]),
+        OUT_OF_BOUNDS,
+    ),
+    Contradiction(
+        ("flowSecrets", "permissionsBoundary"),
+        lambda s: _out_of_bounds(s, s.flow_secrets.values()),
+        OUT_OF_BOUNDS,
+    ),
+    Contradiction(
+        ("notifyWebhookSecretArn", "permissionsBoundary"),
+        lambda s: _out_of_bounds(s, [s.notify_webhook_secret_arn]),
+        OUT_OF_BOUNDS,
     ),
 )
 

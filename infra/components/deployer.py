@@ -6,9 +6,11 @@ import pulumi
 from pulumi import Output, ResourceOptions
 
 from infra import iam
-from infra.components.fargate import Container, Platform, Size, Task, TaskArgs
+from infra.components.fargate import Container, Platform, Task, TaskArgs
 from infra.components.network import Placement, task_security_group
 from infra.components.prefect_api import PrefectApi
+from infra.components.secret import SecretField
+from infra.sizes import Size
 
 # A forgotten tunnel closes itself.
 TUNNEL_SECONDS = 4 * 3600
@@ -23,6 +25,8 @@ class DeployerArgs:
     image: str
     """The flows' own: it holds prefect.yaml, and what its deployments start from is it."""
     api: PrefectApi
+    notify_webhook_secret: str
+    """The ARN of the secret with the webhook's address; empty without one."""
     outputs_parameter: str
     log_group: str
 
@@ -39,6 +43,9 @@ class Deployer(pulumi.ComponentResource):
         super().__init__("trainyard:delivery:Deployer", name, None, opts)
         inside = ResourceOptions(parent=self)
         location = args.platform.location
+        secrets = {args.api.secret_variable: args.api.secret}
+        if args.notify_webhook_secret:
+            secrets["TRAINYARD_NOTIFY_WEBHOOK"] = SecretField(args.notify_webhook_secret)
         self.task = Task(
             name,
             TaskArgs(
@@ -54,7 +61,7 @@ class Deployer(pulumi.ComponentResource):
                         "PREFECT_HOME": "/tmp/prefect",  # noqa: S108
                         "TRAINYARD_IMAGE": args.image,
                     },
-                    secrets={args.api.secret_variable: args.api.secret},
+                    secrets=secrets,
                 ),
                 size=Size(512, 1024),
                 log_group=args.log_group,

@@ -17,33 +17,12 @@ from infra import iam
 from infra.components.network import Placement, task_security_group
 from infra.components.secret import SecretField
 from infra.naming import Location
+from infra.sizes import Size
 
-# Fargate's own table: CPU units -> MiB of memory. Emulators take any pair, AWS does not.
-MEMORY_OF: Mapping[int, tuple[int, ...]] = {
-    256: (512, 1024, 2048),
-    512: tuple(range(1024, 4097, 1024)),
-    1024: tuple(range(2048, 8193, 1024)),
-    2048: tuple(range(4096, 16385, 1024)),
-    4096: tuple(range(8192, 30721, 1024)),
-}
 # The user that our images run as, and the one folder that they may write.
 USER, SCRATCH = "1000:1000", "/tmp"  # noqa: S108 (a container's own)
 # Stands where an image isn't known yet: nothing can start from it, and nothing is asked to.
 NO_IMAGE = "image-not-set"
-
-
-@dataclass(frozen=True)
-class Size:
-    """CPU units (1024 are a virtual CPU) and MiB of memory."""
-
-    cpu: int
-    memory: int
-
-    def __post_init__(self) -> None:
-        """Refuse pairs that Fargate doesn't have."""
-        if self.memory not in MEMORY_OF.get(self.cpu, ()):
-            allowed = MEMORY_OF.get(self.cpu) or tuple(MEMORY_OF)
-            raise ValueError(f"Fargate has no {self.cpu} CPU with {self.memory} MiB: {allowed}")
 
 
 @dataclass(frozen=True)
@@ -144,6 +123,7 @@ class Task(pulumi.ComponentResource):
     """A task definition, its log group and two roles: what starts it, and what it may do."""
 
     definition: aws.ecs.TaskDefinition
+    log_group_name: Output[str]
 
     def __init__(self, name: str, args: TaskArgs, opts: ResourceOptions | None = None):
         super().__init__("trainyard:compute:Task", name, None, opts)
@@ -180,6 +160,7 @@ class Task(pulumi.ComponentResource):
             # A role without its policy yet would fail the first start.
             opts=ResourceOptions(parent=self, depends_on=[*started, *allowed]),
         )
+        self.log_group_name = logs.name
         self.register_outputs({"definition": self.definition.arn})
 
 

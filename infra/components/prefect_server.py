@@ -5,10 +5,11 @@ Private.
 import pulumi
 from pulumi import ResourceOptions
 
-from infra.components.fargate import Container, Service, Size, Task
+from infra.components.fargate import Container, Service, Task
 from infra.components.prefect_api import AUTH_STRING, PrefectApi
 from infra.components.secret import GeneratedSecret, GeneratedSecretArgs
 from infra.components.server import ServerArgs, serve
+from infra.sizes import Size
 
 PORT = 4200
 DNS_NAME = "prefect"

@@ -7,8 +7,9 @@ from pulumi import Input, ResourceOptions
 
 from infra import iam
 from infra.components.database import PORT, USER, Database
-from infra.components.fargate import Container, Platform, Service, ServiceArgs, Size, Task, TaskArgs
+from infra.components.fargate import Container, Platform, Service, ServiceArgs, Task, TaskArgs
 from infra.components.network import Placement
+from infra.sizes import Size
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from pulumi import ResourceOptions
 
 from infra import iam
 from infra.components.artifact_store import MLFLOW, ArtifactStore
-from infra.components.fargate import Container, Service, Size, Task
+from infra.components.fargate import Container, Service, Task
 from infra.components.secret import GeneratedSecret, GeneratedSecretArgs
 from infra.components.server import ServerArgs, serve
+from infra.sizes import Size
 
 PORT = 5000
 ADMIN = "admin"

@@ -7,11 +7,12 @@ from pulumi import Input, Output, ResourceOptions
 
 from infra import iam
 from infra.components.event_observer import EventObserver
-from infra.components.fargate import Container, Platform, Service, ServiceArgs, Size, TaskArgs
+from infra.components.fargate import Container, Platform, Service, ServiceArgs, TaskArgs
 from infra.components.flow_runs import FlowRuns
 from infra.components.network import Placement
 from infra.components.prefect_api import PrefectApi
 from infra.naming import Location
+from infra.sizes import Size
 
 HEALTH_PORT = 8080
 OBSERVER = "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER"

@@ -1,6 +1,7 @@
 """A stack's work pool on ECS, by Prefect's own worker, and what AWS is asked for in the end."""
 
 import asyncio
+import difflib
 import json
 import logging
 import uuid
@@ -10,6 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
+import yaml
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import use_profile
 from prefect.settings import (
@@ -22,10 +24,12 @@ from prefect.utilities.schema_tools import validate
 from prefect_aws.workers import ecs_worker
 from prefect_aws.workers.ecs_worker import ECSJobConfiguration, ECSWorker
 
-from infra.components.fargate import Container, Size
+from infra.components.fargate import Container
 from infra.job_templates import base_job_template
 from infra.outputs import EcsWorkPool, StackOutputs
+from infra.sizes import Size
 
+ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 CLOUD = "https://api.prefect.cloud/api/accounts/a/workspaces/w"
 SECRETS = "arn:aws:secretsmanager:us-east-1:000000000000:secret"
@@ -113,12 +117,24 @@ def run(ecs: Ecs, outputs: StackOutputs, **job_variables: Any) -> None:
         worker._prepare_and_create_task(logging.getLogger(), ecs.client, job, flow_run)
 
 
-@pytest.mark.parametrize("prefect", ["cloud", "self-hosted"])
-def test_what_ecs_is_asked_for_a_run(ecs: Ecs, prefect: str) -> None:
-    run(ecs, stack(prefect))
+def sizes() -> dict[str, dict[str, Any]]:
+    """prefect.yaml's sizes: name -> job variables."""
+    definitions = yaml.safe_load((ROOT / "prefect.yaml").read_text())["definitions"]
+    return {name: definitions[name]["job_variables"] for name in ("small", "large", "spot")}
+
+
+@pytest.mark.parametrize(
+    ("prefect", "size"),
+    [("cloud", "small"), ("self-hosted", "small"), ("cloud", "large"), ("cloud", "spot")],
+)
+def test_what_ecs_is_asked_for_a_run_of_each_size(ecs: Ecs, prefect: str, size: str) -> None:
+    run(ecs, stack(prefect), **sizes()[size] | {"image": IMAGE})
     asked = {name: ecs.asked(name) for name in ("RegisterTaskDefinition", "RunTask")}
     text = json.dumps(asked, indent=2).replace(str(ecs.deployment), "DEPLOYMENT-ID") + "\n"
-    golden = GOLDEN / f"run-{prefect}.json"
+    if size != "small":  # what is another than the stack's usual run
+        small = (GOLDEN / f"run-{prefect}.json").read_text()
+        text = "".join(difflib.unified_diff(small.splitlines(True), text.splitlines(True), n=1))
+    golden = GOLDEN / f"run-{prefect}{'.json' if size == 'small' else f'-{size}.diff'}"
     if not golden.exists():  # to renew it, remove it
         golden.write_text(text)
         pytest.fail(f"{golden} was made anew: look at it, and commit it")
@@ -140,17 +156,8 @@ def test_a_worker_that_is_replaced_registers_no_new_revision(ecs: Ecs) -> None:
     assert first["taskDefinition"] == second["taskDefinition"]
 
 
-def test_a_deployment_may_ask_for_more_and_for_capacity_that_stays(ecs: Ecs) -> None:
-    run(
-        ecs,
-        stack("self-hosted"),
-        cpu=4096,
-        memory=16384,
-        launch_type="FARGATE",
-        env={"OMP_NUM_THREADS": "4"},
-    )
-    (definition,) = ecs.asked("RegisterTaskDefinition")
-    assert (definition["cpu"], definition["memory"]) == ("4096", "16384")
+def test_a_deployment_may_ask_for_capacity_that_stays(ecs: Ecs) -> None:
+    run(ecs, stack("self-hosted"), launch_type="FARGATE", env={"OMP_NUM_THREADS": "4"})
     (task,) = ecs.asked("RunTask")
     assert task["launchType"] == "FARGATE"
     assert "capacityProviderStrategy" not in task

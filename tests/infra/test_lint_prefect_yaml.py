@@ -49,8 +49,9 @@ deployments:
     work_pool: *pool
     concurrency_limit: {limit: 1, collision_strategy: ENQUEUE, grace_period_seconds: 600}
     schedules:
-      - {slug: monthly, cron: 0 6 5 * *, timezone: America/New_York, parameters: {month: 2023-01}}
-      - {interval: 3600, timezone: UTC, parameters: {month: 2023-02}}
+      - {slug: monthly, cron: 0 6 5 * *, timezone: America/New_York, active: true,
+         parameters: {month: 2023-01}}
+      - {interval: 3600, timezone: UTC, active: true, parameters: {month: 2023-02}}
   - name: score
     entrypoint: pipeline.py:score
     description: daily
@@ -124,7 +125,7 @@ MISTAKES = {
     "key twice": (
         "description: daily",
         "name: again",
-        "line 23: isn't YAML: 'name' is there twice",
+        "line 24: isn't YAML: 'name' is there twice",
     ),
     # types
     "top type": ("name: example", "prefect-version: 3", "yaml: prefect-version: input should be a"),
@@ -197,8 +198,8 @@ MISTAKES = {
         "deployments[train].work_pool.job_variables.env.DB_PASSWORD: looks like a secret",
     ),
     "secret pair": (
-        "env: {LOG_LEVEL: INFO}",
-        "env: [{name: API_TOKEN, value: t0k3n}]",
+        "{type: event,",
+        "{type: event, job_variables: {env: [{name: API_TOKEN, value: t0k3n}]},",
         "job_variables.env[0][API_TOKEN]: looks like a secret",
     ),
     "secret from a variable": (
@@ -210,6 +211,18 @@ MISTAKES = {
         "{type: event,",
         '{type: event, job_variables: {DB_PASSWORD: "{{ $TRAINYARD_IMAGE }}"},',
         "deployments[score].triggers[0].job_variables.DB_PASSWORD: looks like a secret",
+    ),
+    "auth string": (
+        "LOG_LEVEL: INFO",
+        "PREFECT_API_AUTH_STRING: me:hunter2",
+        "job_variables.env.PREFECT_API_AUTH_STRING: looks like a secret, and Prefect keeps it as"
+        " plain text; keep it in Secrets Manager and name it in the stack's setting flowSecrets",
+    ),
+    "numbered secret": ("LOG_LEVEL: INFO", "TOKEN_2: t0k3n", "env.TOKEN_2: looks like a secret"),
+    "webhook": (
+        "INFO",
+        "https://hooks.slack.com/services/T0/B0/x",
+        "env.LOG_LEVEL: looks like a secret",
     ),
     "secret value": ("INFO", "postgresql://me:hunter2@db/x", "env.LOG_LEVEL: looks like a secret"),
     "secret parameter": (
@@ -277,7 +290,7 @@ MISTAKES = {
         "train].parameters.data: 'ftp' is not one of ['local', 's3']",
     ),
     "missing parameter": (
-        ", parameters: {month: 2023-01}",
+        ",\n         parameters: {month: 2023-01}",
         "",
         "train].schedules[monthly].parameters.month: missing; the flow 'training' needs it",
     ),
@@ -336,6 +349,38 @@ MISTAKES = {
         'tags: [daily, "{{ $TRAINYARD_WORK_POOL }}"]',
         "tags: [daily]",
         "deployments[score].tags: without the pool's name nobody notices a run that goes silent",
+    ),
+    # sizes
+    "unknown job variable": (
+        "      env:",
+        "      memroy: 8192\n      env:",
+        "work_pool.job_variables.memroy: the work pool doesn't know it; did you mean memory?",
+    ),
+    "cpu as text": (
+        "      env:",
+        "      cpu: 4 vCPU\n      env:",
+        "job_variables.cpu: '4 vCPU' is not of type 'integer'",
+    ),
+    "unknown launch type": (
+        "      env:",
+        "      launch_type: SPOT\n      env:",
+        "job_variables.launch_type: 'SPOT' is not one of ['FARGATE', 'FARGATE_SPOT']",
+    ),
+    "no such cpu": (
+        "      env:",
+        "      cpu: 3072\n      env:",
+        "job_variables.cpu: Fargate has no 3072 CPU units, only 256, 512, 1024, 2048, 4096, 8192",
+    ),
+    "too little memory for the cpu": (
+        "      env:",
+        "      cpu: 4096\n      env:",
+        "job_variables.cpu: Fargate has no 4096 CPU units with 4096 MiB: it gives them 8192 to"
+        " 30720, in steps of 1024",
+    ),
+    "too much memory for the default cpu": (
+        "      env:",
+        "      memory: 16384\n      env:",
+        "job_variables.memory: Fargate has no 1024 CPU units with 16384 MiB: it gives them 2048",
     ),
     # names
     "no name": ("- name: score\n   ", "-", "deployments[1].name: missing, so Prefect would skip"),
@@ -399,8 +444,8 @@ MISTAKES = {
     ),
     # schedules
     "no time": (
-        CRON,
-        "active: true",
+        f"{CRON}, ",
+        "",
         "schedules[monthly]: has no time; give one of cron, interval, rrule",
     ),
     "two times": (CRON, CRON + ", interval: 60", "has cron and interval; give one of"),
@@ -418,9 +463,14 @@ MISTAKES = {
     "bad rrule": ("interval: 3600", "rrule: FREQ=OFTEN", "schedules[1].rrule:"),
     "bad anchor": ("interval: 3600", "anchor_date: soon, interval: 3600", "schedules[1]."),
     "bad active": (
-        CRON,
-        CRON + ", active: flase",
+        "active: true",
+        "active: flase",
         "schedules[monthly].active: active must be able to be parsed",
+    ),
+    "no active": (
+        ", active: true",
+        "",
+        "schedules[monthly].active: missing, so it would start runs where the stack's schedules",
     ),
     "no time zone": (
         f", {TIMEZONE}",
@@ -534,7 +584,9 @@ def test_unset_variable_is_all_that_is_told(old: str, new: str, tmp_path: Path) 
 
 
 def test_mistake_in_a_deployment_is_not_told_again_for_its_schedules(tmp_path: Path) -> None:
-    text = GOOD.replace(", parameters: {month: 2023-01}", "").replace("{trials: 5}", "{month: x}")
+    text = GOOD.replace(",\n         parameters: {month: 2023-01}", "").replace(
+        "{trials: 5}", "{month: x}"
+    )
     text = text.replace(", parameters: {month: 2023-02}", ", parameters: {trials: 5}")
     (problem,) = problems(project(tmp_path, text), ENVIRONMENT)
     assert "deployments[train].parameters.month: Value error" in problem

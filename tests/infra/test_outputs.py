@@ -35,9 +35,11 @@ def test_a_work_pool_name_that_breaks_ecs_families_is_refused() -> None:
         ProcessWorkPool(name="my pool.v1")
 
 
-def test_prefect_yaml_is_given_the_code_the_image_and_the_pool() -> None:
+def test_prefect_yaml_is_given_what_its_templates_may_use() -> None:
     assert deploy_environment(LAPTOP, image="repo@sha256:abc") == {
+        "TRAINYARD_ACTIVE_SCHEDULES": "true",
         "TRAINYARD_CODE_DIR": "/home/me/a clone",
+        "TRAINYARD_DATA": "synthetic",
         "TRAINYARD_IMAGE": "repo@sha256:abc",
         "TRAINYARD_WORK_POOL": "trainyard",
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from prefect.client.orchestration import get_client
 from prefect.events import Automation, EventTrigger, ResourceSpecification
 from prefect.filesystems import LocalFileSystem
@@ -18,6 +19,8 @@ from infra.automations import SILENCE, automations
 from infra.job_templates import base_job_template
 from infra.outputs import ProcessWorkPool, StackOutputs
 from infra.register import RegisterError, main, register, summary
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -155,11 +158,19 @@ def test_a_run_gets_the_code_the_result_storage_and_its_own_variables(
     }
 
 
-def test_job_variables_of_prefect_yaml_are_valid_for_the_pool(outputs: StackOutputs) -> None:
+def test_a_laptops_pool_takes_every_size_and_makes_nothing_of_it(outputs: StackOutputs) -> None:
     register(outputs)
-    variables = job_template(outputs)["variables"]
+    template = job_template(outputs)
+    variables = template["variables"]
     assert isinstance(variables, dict)
-    validate({"image": "repo@sha256:abc"}, variables, raise_on_error=True)
+    definitions = yaml.safe_load((ROOT / "prefect.yaml").read_text())["definitions"]
+    jobs = []
+    for size in ("small", "large", "spot"):
+        values = definitions[size]["job_variables"]
+        validate(values, variables, raise_on_error=True)
+        job = asyncio.run(ProcessJobConfiguration.from_template_and_values(template, values))
+        jobs.append(job.model_dump())
+    assert jobs[0] == jobs[1] == jobs[2]
 
 
 def test_a_pool_of_another_type_is_not_overwritten(outputs: StackOutputs) -> None:
@@ -257,6 +268,9 @@ def test_a_webhook_is_told_and_its_address_kept_secret(
             "a crashed run is prepared to start again",
             "a run that crashes again and again is given up",
             "a run whose task has gone starts again",
+            "people hear of a new champion",
+            "people hear of a run that failed",
+            "people hear of a run that is late",
         ]
         assert summary(register(outputs)) == "nothing to change"
         monkeypatch.setenv("TRAINYARD_NOTIFY_WEBHOOK", "https://hooks.example.com/n3w")

@@ -92,6 +92,10 @@ def test_the_message_names_file_key_value_and_what_is_allowed() -> None:
         ("databaseStorageGb", "5"),
         ("durable", "perhaps"),
         ("flowImage", "registry/flow:latest"),
+        ("flowSecrets", '{"TOKEN": "t0k3n"}'),
+        ("flowSecrets", f'{{"token": "{KEY_ARN}"}}'),
+        ("notifyWebhookSecretArn", "https://hooks.example.com/x"),
+        ("trainingData", "somewhere"),
         ("kind", "other"),
         ("logDays", "31"),
         ("permissionsBoundary", "Bound"),
@@ -170,6 +174,8 @@ CONTRADICTORY: list[tuple[str, dict[str, Any]]] = [
             "prefectApiKeySecretArn": KEY_ARN.replace("trainyard-", ""),
         },
     ),
+    ("flowSecrets", {"flowSecrets": {"TOKEN": KEY_ARN.replace("trainyard-", "")}}),
+    ("notifyWebhookSecretArn", {"notifyWebhookSecretArn": KEY_ARN.replace("trainyard-", "")}),
 ]
 
 
