@@ -316,8 +316,8 @@ class Settings(BaseModel):
     database_snapshot: str = setting(
         "",
         "What a new database starts from. A change replaces the database: see docs/operations.md.",
-        "the name of a manual snapshot: automated ones go with their database",
-        pattern=r"^$|^[A-Za-z](-?[A-Za-z0-9])*$",
+        "trainyard-...: a snapshot made by hand (automated ones are deleted with their database)",
+        pattern=r"^$|^trainyard(-[a-z0-9]+)+$",
     )
     server_password_version: int = setting(
         1,
