@@ -123,6 +123,7 @@ class Database(pulumi.ComponentResource):
                 parent=self,
                 protect=args.durable,
                 depends_on=logs,
+                delete_before_replace=True,  # the new one takes its name, and so its address
                 # Another snapshot replaces the database, but one that is named no more doesn't.
                 ignore_changes=[] if args.snapshot else ["snapshotIdentifier"],
             ),
