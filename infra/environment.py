@@ -69,6 +69,14 @@ def servers_of(settings: Settings) -> Servers:
     return Servers(
         mlflow="" if settings.tracking_uri else settings.mlflow_image,
         prefect=settings.worker_image if settings.prefect == "self-hosted" else "",
+        contents=" ".join(
+            f"{name} {value}"
+            for name, value, default in (
+                ("snapshot", settings.database_snapshot, ""),
+                ("passwords", settings.server_password_version, 1),
+            )
+            if value != default
+        ),
     )
 
 
@@ -118,6 +126,7 @@ def environment(
                 placement=placement,
                 instance_class=settings.database_class or sizes.database_class,
                 storage_gb=settings.database_storage_gb,
+                snapshot=settings.database_snapshot,
                 standby=sizes.database_standby,
                 backup_days=sizes.backup_days,
                 password_version=settings.database_password_version,
@@ -139,6 +148,7 @@ def environment(
             spot=sizes.spot,
             database=database,
             durable=settings.durable,
+            password_version=settings.server_password_version,
             log_group=names.log_group(part),
             migration_log_group=names.log_group(f"{part}-migrate"),
         )

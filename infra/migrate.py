@@ -12,13 +12,14 @@ import subprocess
 import sys
 
 DATABASES = {"mlflow": ("mlflow", "mlflow_auth"), "prefect": ("prefect",)}
+AUTH_URL = "postgresql+psycopg:///mlflow_auth"
 # Each server's own commands.
 UPGRADES = {
     "mlflow": (
         ("mlflow", "db", "upgrade", "postgresql+psycopg:///mlflow"),
         (
             *("mlflow.server.auth", "db", "upgrade"),
-            *("--url", "postgresql+psycopg:///mlflow_auth"),
+            *("--url", AUTH_URL),
         ),
     ),
     "prefect": (("prefect", "server", "database", "upgrade", "--yes"),),
@@ -52,6 +53,21 @@ def migrate(server: str) -> None:
         subprocess.run([sys.executable, "-m", *command], check=True)  # noqa: S603
 
 
+def keep_admin_password() -> None:
+    """Give MLflow's administrator, where there is one, the password that the stack has now.
+
+    MLflow reads it at its first start only: a new one, or a database from before it, needs this.
+    """
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore()
+    store.init_db(AUTH_URL)  # type: ignore[no-untyped-call]
+    name, password = "admin", os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    if store.has_user(name) and not store.authenticate_user(name, password):
+        store.update_user(name, password=password)
+        sys.stdout.write("MLflow's administrator has a new password\n")
+
+
 def main() -> None:
     """Make the databases, then their schemas."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,6 +75,8 @@ def main() -> None:
     server = parser.parse_args().server
     create_databases(DATABASES[server])
     migrate(server)
+    if server == "mlflow":
+        keep_admin_password()
 
 
 if __name__ == "__main__":

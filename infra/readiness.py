@@ -21,6 +21,8 @@ class Servers:
 
     mlflow: str = ""
     prefect: str = ""
+    contents: str = ""
+    """What else they were migrated for: the database's origin, and the passwords in it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,11 @@ class Ready:
 
 def note(servers: Servers, *, registered: bool = True) -> str:
     """What `make up` writes down: first when migrations are done, then when `register` is."""
-    migrated = {"mlflow": servers.mlflow, "prefect": servers.prefect}
+    migrated = {
+        "mlflow": servers.mlflow,
+        "prefect": servers.prefect,
+        "contents": servers.contents,
+    }
     return json.dumps({**migrated, "registered": registered}, sort_keys=True)
 
 
@@ -42,9 +48,10 @@ NOTHING_DONE = "{}"
 
 
 def ready(noted: Mapping[str, object], servers: Servers, *, worker_image: str) -> Ready:
-    """Compare the note with the images that the settings name."""
-    mlflow = bool(servers.mlflow) and noted.get("mlflow") == servers.mlflow
-    prefect = bool(servers.prefect) and noted.get("prefect") == servers.prefect
+    """Compare the note with what the settings name."""
+    same = noted.get("contents", "") == servers.contents
+    mlflow = same and bool(servers.mlflow) and noted.get("mlflow") == servers.mlflow
+    prefect = same and bool(servers.prefect) and noted.get("prefect") == servers.prefect
     api = prefect or not servers.prefect
     # A worker that starts before its pool is registered would find none.
     worker = bool(worker_image) and api and noted.get("registered") is True

@@ -338,6 +338,19 @@ class Settings(BaseModel):
         "1 or more",
         ge=1,
     )
+    database_snapshot: str = setting(
+        "",
+        "What a new database starts from. A change replaces the database: see docs/operations.md.",
+        "trainyard-...: a snapshot made by hand (automated ones are deleted with their database)",
+        pattern=r"^$|^trainyard(-[a-z0-9]+)+$",
+    )
+    server_password_version: int = setting(
+        1,
+        "Count it up and run `make up`: new passwords of MLflow's administrator and of the stack's "
+        "Prefect server.",
+        "1 or more",
+        ge=1,
+    )
     log_days: Annotated[int, AfterValidator(_log_days)] = setting(
         0,
         "How long logs stay; 0 leaves it to the profile.",

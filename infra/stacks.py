@@ -10,8 +10,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +62,15 @@ class Pulumi:
         self._call(["preview", "--diff", "--policy-pack", str(PROJECT / "policy")], self.log)
 
     def destroy(self) -> None:
-        """Remove the stack. What is protected stays, and stops it."""
+        """Remove the stack; with protected data in it, nothing of it."""
+        state = json.loads(self.run("stack", "export"))["deployment"]
+        kept = [r["urn"].split("::")[-1] for r in state.get("resources", []) if r.get("protect")]
+        if kept:  # found out by `destroy` itself only when all else is gone
+            raise StackError(
+                f"nothing was removed: {', '.join(kept)} hold data and are protected. To keep them "
+                f"and remove the rest: `pulumi --cwd infra destroy --exclude-protected --stack "
+                f"{self.stack}`. To remove them too: docs/operations.md, “A stack destroyed”."
+            )
         self._call(["destroy", *self._unasked()], self.log)
 
     def outputs(self) -> dict[str, Any]:
@@ -91,24 +101,63 @@ class Pulumi:
 
     def _call(self, arguments: Sequence[str], output: IO[str] | int | None) -> str:
         command = ["pulumi", "--cwd", str(self.folder), *arguments, "--stack", self.stack]
-        try:
-            done = subprocess.run(  # noqa: S603
-                command,
-                stdout=output,
-                stderr=self.log,
-                text=True,
-                env={**os.environ, **self.environment},
-            )
-        except FileNotFoundError:
-            raise StackError(
-                "there is no `pulumi` on PATH: https://www.pulumi.com/docs/install/"
-            ) from None
-        if done.returncode:
-            raise StackError(
-                f"{(done.stdout or '')[-4000:]}`{' '.join(command)}` failed. What it had done "
-                f"stays done: mend what it names and repeat `make up STACK={self.stack}`."
-            )
-        return done.stdout or ""
+        with _interrupts_left_to_pulumi() as interrupted:
+            try:
+                process = subprocess.Popen(  # noqa: S603
+                    command,
+                    stdout=output,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env={**os.environ, **self.environment},
+                )
+            except FileNotFoundError:
+                raise StackError(
+                    "there is no `pulumi` on PATH: https://www.pulumi.com/docs/install/"
+                ) from None
+            with process, ThreadPoolExecutor() as threads:
+                errors = threads.submit(self._pass_on, process.stderr)
+                written = process.stdout.read() if process.stdout else ""
+                process.wait()
+                said = errors.result()
+        if process.returncode:
+            raise StackError(f"{written[-4000:]}`{' '.join(command)}` failed. {self._advice(said)}")
+        if interrupted:
+            raise StackError(f"stopped; `make up STACK={self.stack}` goes on from here")
+        return written
+
+    def _pass_on(self, errors: IO[str] | None) -> str:
+        """What pulumi says of errors, shown as it comes: it may be a question."""
+        said = ""
+        while errors and (part := errors.read(1)):
+            said += part
+            print(part, end="", file=self.log or sys.stderr, flush=True)
+        return said
+
+    def _advice(self, said: str) -> str:
+        again = f"`make up STACK={self.stack}`"
+        if "currently locked" not in said:
+            return f"What it had done stays done: mend what it names and repeat {again}."
+        return (
+            "Another command changes this stack, or one that was killed left its lock: the line "
+            "above says whose it is. Wait for it; if it runs no more, "
+            f"`pulumi --cwd infra cancel --stack {self.stack}`, then {again}."
+        )
+
+
+@contextmanager
+def _interrupts_left_to_pulumi() -> Iterator[list[int]]:
+    """Ctrl-C reaches pulumi as well, which ends what it is about. Python would kill it for that,
+    and leave a locked stack with resources that its state doesn't know.
+    """
+    interrupts: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # --- one-off tasks --------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ class DatabaseArgs:
     placement: Placement
     instance_class: str
     storage_gb: int
+    snapshot: str
+    """What a new instance starts from; empty for an empty one."""
     standby: bool
     backup_days: int
     password_version: int
@@ -95,6 +97,7 @@ class Database(pulumi.ComponentResource):
             max_allocated_storage=args.storage_gb * 5,
             storage_type="gp3",
             storage_encrypted=True,
+            snapshot_identifier=args.snapshot or None,
             db_name=FIRST_DATABASE,
             username=USER,
             password=secret.password,
@@ -116,7 +119,14 @@ class Database(pulumi.ComponentResource):
             final_snapshot_identifier=f"{name}-final" if args.durable else None,
             delete_automated_backups=not args.durable,
             apply_immediately=True,  # a new password must not wait for Sunday
-            opts=ResourceOptions(parent=self, protect=args.durable, depends_on=logs),
+            opts=ResourceOptions(
+                parent=self,
+                protect=args.durable,
+                depends_on=logs,
+                delete_before_replace=True,  # the new one takes its name, and so its address
+                # Another snapshot replaces the database, but one that is named no more doesn't.
+                ignore_changes=[] if args.snapshot else ["snapshotIdentifier"],
+            ),
         )
         self.address, self.identifier = instance.address, instance.identifier
         self.password = secret.field("password")

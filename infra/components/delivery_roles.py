@@ -291,6 +291,7 @@ def manage(args: DeliveryRolesArgs) -> list[iam.Statement]:
             "rds:ModifyDBSubnetGroup",
             "rds:RemoveTagsFromResource",
             "rds:ResetDBParameterGroup",
+            "rds:RestoreDBInstanceFromDBSnapshot",
             on=[at.arn("rds", f"{kind}:{OWN}") for kind in ("db", "pg", "snapshot", "subgrp")],
         ),
         iam.allow(

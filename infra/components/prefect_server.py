@@ -34,7 +34,7 @@ class PrefectServer(pulumi.ComponentResource):
                 description="What opens Prefect's API",
                 fields={"username": "trainyard"},
                 derived={"auth": "{username}:{password}"},
-                version=1,
+                version=args.password_version,
                 durable=args.durable,
             ),
             opts=inside,

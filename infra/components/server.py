@@ -9,6 +9,7 @@ from infra import iam
 from infra.components.database import PORT, USER, Database
 from infra.components.fargate import Container, Platform, Service, ServiceArgs, Task, TaskArgs
 from infra.components.network import Placement
+from infra.components.secret import SecretField
 from infra.sizes import Size
 
 
@@ -26,6 +27,8 @@ class ServerArgs:
     spot: bool
     database: Database
     durable: bool
+    password_version: int
+    """Of the password that opens this server."""
     log_group: str
     migration_log_group: str
 
@@ -41,11 +44,13 @@ def serve(
     container: Container,
     size: Size,
     migrating: Mapping[str, Input[str]],
+    migrating_with: Mapping[str, SecretField] | None = None,
     rights: Sequence[iam.Statement] = (),
 ) -> tuple[Service, Task]:
     """A service under its private name, and its schema's migration as a task of its own.
 
-    `migrating` are the migration's variables, which the service has too.
+    `migrating` are the migration's variables, which the service has too; `migrating_with` are its
+    secrets beside the database's.
     """
     database: dict[str, Input[str]] = {
         # libpq's own names: no address with a password in it exists anywhere.
@@ -90,7 +95,7 @@ def serve(
                 image=args.image,
                 command=("python", "-m", "infra.migrate", dns_name),
                 environment=database,
-                secrets=password,
+                secrets={**password, **(migrating_with or {})},
             ),
             size=Size(256, 1024),
             log_group=args.migration_log_group,

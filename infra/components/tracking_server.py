@@ -15,7 +15,7 @@ from infra.components.server import ServerArgs, serve
 from infra.sizes import Size
 
 PORT = 5000
-ADMIN = "admin"
+ADMIN, ADMIN_PASSWORD = "admin", "MLFLOW_AUTH_ADMIN_PASSWORD"
 DNS_NAME = "mlflow"
 
 
@@ -45,8 +45,7 @@ class TrackingServer(pulumi.ComponentResource):
             GeneratedSecretArgs(
                 description="MLflow's administrator",
                 fields={"username": ADMIN},
-                # MLflow takes it at its first start; later it changes by MLflow's API.
-                version=1,
+                version=args.server.password_version,
                 durable=args.server.durable,
             ),
             opts=inside,
@@ -93,7 +92,7 @@ class TrackingServer(pulumi.ComponentResource):
                     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
                 },
                 secrets={
-                    "MLFLOW_AUTH_ADMIN_PASSWORD": self.admin.field("password"),
+                    ADMIN_PASSWORD: self.admin.field("password"),
                     "MLFLOW_FLASK_SERVER_SECRET_KEY": session.field("password"),
                 },
                 port=PORT,
@@ -102,6 +101,8 @@ class TrackingServer(pulumi.ComponentResource):
             ),
             size=Size(256, 1024),
             migrating={"HOME": "/tmp"},  # noqa: S108 (the one folder it may write)
+            # MLflow itself takes it at its first start only.
+            migrating_with={ADMIN_PASSWORD: self.admin.field("password")},
             rights=rights,
         )
         self.register_outputs({"uri": self.uri})

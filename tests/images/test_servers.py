@@ -137,7 +137,7 @@ def _start_database(stack: Stack, tls: Path, host: str, user: str) -> None:
 
 
 def test_mlflow_starts_on_what_its_migration_made_and_lets_the_administrator_in(
-    stack: Stack, built: dict[str, Built]
+    stack: Stack, built: dict[str, Built], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = stack.finish("mlflow-migrate", built["mlflow"])
     assert "made the database mlflow_auth" in first
@@ -153,6 +153,9 @@ def test_mlflow_starts_on_what_its_migration_made_and_lets_the_administrator_in(
     started = time.monotonic()
     docker("stop", "-t", "60", name)
     assert time.monotonic() - started < 45
+
+    monkeypatch.setitem(SECRETS, "MLFLOW_AUTH_ADMIN_PASSWORD", "another password of 2026")
+    assert "has a new password" in stack.finish("mlflow-migrate", built["mlflow"])
 
 
 def test_prefect_starts_on_what_its_migration_made_and_takes_every_deployment(

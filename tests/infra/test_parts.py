@@ -148,6 +148,12 @@ OWN = Servers(mlflow="m1", prefect="w1")
             "w2",
             Ready(mlflow=True, prefect=False, worker=False),
         ),
+        (  # another database, or other passwords in it
+            json.loads(note(OWN)),
+            Servers(mlflow="m1", prefect="w1", contents="passwords 2"),
+            "w1",
+            Ready(mlflow=False, prefect=False, worker=False),
+        ),
         (
             json.loads(note(Servers())),
             Servers(),

@@ -51,6 +51,12 @@ def test_texts_become_what_they_mean() -> None:
     assert settings.tags == {"k": "v"}
 
 
+@pytest.mark.parametrize("name", ["rds:trainyard-dev-database-2026-11-22", "mine", "trainyard-A"])
+def test_a_snapshot_that_could_not_be_restored_is_refused(name: str) -> None:
+    assert "databaseSnapshot" in problems(databaseSnapshot=name)
+    assert parse("dev", config(databaseSnapshot="trainyard-dev-restore")).database_snapshot
+
+
 def test_settings_cant_be_changed() -> None:
     settings = parse("dev", config())
     with pytest.raises(ValidationError):

@@ -208,6 +208,23 @@ def test_a_new_password_reaches_everyone_who_uses_it() -> None:
     assert changed == {f"trainyard-dev-{user}-definition" for user in users}
 
 
+def test_a_database_from_a_snapshot_is_migrated_before_its_servers_run() -> None:
+    restored = recorder.run(**{**STACKS["standard"], "databaseSnapshot": "trainyard-dev-restore"})
+    database = restored.one("rds/instance:Instance", "postgres")
+    assert database.plain["snapshotIdentifier"] == "trainyard-dev-restore"
+    assert database.plain["identifier"] == "trainyard-dev-database"
+    assert counts(restored) == {"worker": 0, "mlflow": 0, "prefect": 0}
+
+
+def test_new_server_passwords_reach_flows_and_wait_for_the_migration() -> None:
+    made = recorder.run(**{**STACKS["standard"], "serverPasswordVersion": 2})
+    stored = {r.name for r in made.of("SecretVersion")}
+    assert {"trainyard-dev-mlflow-admin-v2", "trainyard-dev-prefect-auth-v2"} <= stored
+    assert counts(made) == {"worker": 0, "mlflow": 0, "prefect": 0}
+    migration = {r.name: c for r, c in made.containers()}["trainyard-dev-mlflow-migrate-definition"]
+    assert "MLFLOW_AUTH_ADMIN_PASSWORD" in {each["name"] for each in migration["secrets"]}
+
+
 def test_flows_reach_their_own_prefix_and_their_sources_only() -> None:
     made = recorder.run(sourcePrefixes=["s3://lake/taxi/"])
     policy = made.one("RolePolicy", "flows-task").document("policy")
