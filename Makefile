@@ -15,6 +15,9 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 export PYTHONPATH := $(CURDIR)
 
+# What checks workflows and history is written in Go: built where there is Go, and its tests skip elsewhere.
+GO_TOOLS := $(if $(shell command -v go),.go/.built)
+
 # Without STACK= a command is about this laptop.
 ifdef STACK
 STACK_MODULE := infra.stacks
@@ -41,18 +44,36 @@ deploy: .venv/.laptop $(ON_AWS) ## register the stack with Prefect, then `prefec
 	@$(PY) -m $(STACK_MODULE) deploy $(STACK)
 
 ## Run it on AWS
-.PHONY: image bootstrap preview cost ui rehearse drills
+.PHONY: image publish release rollback smoke bootstrap preview drift doctor cost ui rehearse drills
 image: .venv/.laptop ## the images of flows, worker and MLflow: built, weighed, tried (CPU=arm64; needs Docker)
 	@$(PY) -m infra.images $(if $(CPU),--cpu $(CPU))
+
+publish: .venv/.laptop ## the commit's images into the account's registry, each built once; writes .trainyard/release.json (CPU=arm64; needs Docker)
+	@$(PY) -m infra.publish $(if $(CPU),--cpu $(CPU))
 
 bootstrap: .venv/.laptop .venv-infra/.infra ## once an AWS account: Pulumi's state, the account's stack (STACK= adds an environment, REPO=owner/name GitHub, and without gh OWNER_ID= REPOSITORY_ID=)
 	@$(PY) -m infra.bootstrap $(if $(STACK),--stack $(STACK)) $(if $(REPO),--repository $(REPO)) $(if $(OWNER_ID),--owner-id $(OWNER_ID)) $(if $(REPOSITORY_ID),--repository-id $(REPOSITORY_ID))
 
-preview: .venv/.laptop .venv-infra/.infra .venv-policy/.policy ## what an up would change, and which rules it breaks (STACK=)
-	@$(PY) -m infra.stacks preview $(STACK)
+preview: .venv/.laptop .venv-infra/.infra .venv-policy/.policy ## what an up would change, and which rules it breaks (STACK=; with BASE=origin/main a pull request's comment)
+	@$(PY) -m $(if $(BASE),infra.changes,infra.stacks preview) $(STACK) $(if $(BASE),--base $(BASE))
 
-cost: .venv-infra/.infra ## dollars a month while nothing trains, by profile and component
-	@.venv-infra/bin/python -W ignore -m infra.cost
+release: .venv/.laptop .venv-infra/.infra ## bring what `make publish` pushed to a stack: up, deployments, a smoke run (STACK=)
+	@$(PY) -m infra.release release $(STACK)
+
+rollback: .venv/.laptop .venv-infra/.infra ## the same with the release that completed there before (STACK=)
+	@$(PY) -m infra.release rollback $(STACK)
+
+smoke: .venv/.laptop .venv-infra/.infra ## run the smoke deployment of a stack, and wait for its end (STACK=)
+	@$(PY) -m infra.release smoke $(STACK)
+
+drift: .venv/.laptop .venv-infra/.infra ## what was changed in AWS by hand (STACK=; ISSUE=1 keeps an issue of it on GitHub)
+	@$(PY) -m infra.drift $(STACK) $(if $(ISSUE),--issue)
+
+doctor: .venv/.laptop ## what is wrong here, and what to do (STACK= with that stack, its AWS account and its services)
+	@$(PY) -m infra.doctor $(STACK)
+
+cost: .venv-infra/.infra ## dollars a month while nothing trains, by profile and component (STACK= of that stack)
+	@.venv-infra/bin/python -W ignore -m infra.cost $(STACK)
 
 ui: .venv/.laptop ## open a stack's private pages, MLflow and Prefect, through a tunnel (STACK=)
 	@$(PY) -m infra.stacks ui $(STACK)
@@ -68,11 +89,12 @@ drills: .venv/.laptop .venv-infra/.infra ## faults on that stack, one after the 
 check: lint types .venv/.dev ## lint, types and the fast tests: before each commit, under 90 s
 	@$(PY) -m pytest -q tests/unit
 
-test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra .venv-policy/.policy .venv-checkov/.checkov ## every test tier that this machine can run
-	@$(PY) -m pytest
+test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra .venv-policy/.policy .venv-checkov/.checkov $(GO_TOOLS) ## every test tier that this machine can run (TESTS=tests/infra one of them)
+	@$(PY) -m pytest $(TESTS)
 
-lint: .venv/.dev ## style, import directions, prefect.yaml
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache && $(PY) -m infra.lint_prefect_yaml
+lint: .venv/.dev ## style, import directions, prefect.yaml, workflows
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache && $(PY) -m infra.lint_prefect_yaml \
+	  && .venv/bin/zizmor --quiet --offline --persona auditor --strict-collection .github
 
 types: .venv/.dev ## mypy, strict
 	@.venv/bin/mypy
@@ -99,7 +121,7 @@ pictures: .venv-pictures/.pictures ## take the README's pictures anew from the r
 
 clean: ## stop the stack and remove what make built and the stack wrote
 	@if [ -x $(PY) ]; then $(PY) -m infra.laptop down --quiet; fi
-	rm -rf .uv .venv .venv-checkov .venv-emulator .venv-infra .venv-policy .venv-pictures .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .go .uv .venv .venv-checkov .venv-emulator .venv-infra .venv-policy .venv-pictures .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help: ## this list
 	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -134,6 +156,10 @@ $(UV): requirements/uv.txt
 
 .venv-pictures/.pictures: requirements/pictures.txt $(UV)
 	$(call environment,.venv-pictures,pictures)
+
+.go/.built: .github/tools/go.sum
+	@echo "building actionlint and gitleaks into .go"
+	@GOBIN=$(CURDIR)/.go go -C .github/tools install tool && touch $@ || echo "they can't be built here: their tests skip"
 
 define environment
 @echo "installing requirements/$(2).txt into $(1)"

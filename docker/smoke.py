@@ -1,6 +1,6 @@
 """Runs in the flow image: how long each entrypoint takes to load, and what takes the room, as JSON.
 
-`python - ENTRYPOINT... < docker/smoke.py`
+`python - ATTEMPTS ENTRYPOINT... < docker/smoke.py`
 """
 
 import json
@@ -21,7 +21,6 @@ from prefect.flows import load_flow_from_entrypoint
 load_flow_from_entrypoint(sys.argv[1], use_placeholder_flow=False)
 os._exit(0)
 """
-ATTEMPTS = 5
 
 
 def seconds_to_load(entrypoint: str) -> tuple[float, float]:
@@ -48,11 +47,8 @@ def package_sizes() -> Counter[str]:
 
 def main() -> None:
     """Print both."""
-    loads = {
-        # The best of them: the first one reads from the disk, and others use this machine too.
-        name: min(seconds_to_load(name) for _ in range(ATTEMPTS))
-        for name in sys.argv[1:]
-    }
+    attempts, *entrypoints = sys.argv[1:]
+    loads = {name: min(seconds_to_load(name) for _ in range(int(attempts))) for name in entrypoints}
     print(json.dumps({"loads": loads, "packages": package_sizes().most_common()}))
 
 

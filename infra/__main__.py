@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from infra.account import account
 from infra.environment import Surroundings, environment
-from infra.naming import READY, STACK_TAG, Location, Names
+from infra.naming import READY, RELEASE, STACK_TAG, Location, Names
 from infra.readiness import NOTHING_DONE
+from infra.releases import Told
 from infra.settings import SettingsError, parse
 
 
@@ -53,6 +54,10 @@ def main() -> None:
         names = Names(settings.stack)
         noted = aws.ssm.get_parameters_by_path(path=names.parameters, opts=ask)
         found = dict(zip(noted.names, noted.values, strict=True))
+        if (told := found.get(names.parameter(RELEASE), NOTHING_DONE)) != NOTHING_DONE:
+            # Noted there and not in a file: whoever runs `make up` keeps what was released.
+            images = Told.model_validate_json(told).release.images
+            settings = settings.with_images(**images.model_dump())
         around = Surroundings(
             location=location,
             boundary=boundary,

@@ -3,7 +3,8 @@ repeat.
 
 Pulumi's state (a bucket, and a key for the secrets in it), the account's stack, and an
 environment's settings; with Prefect Cloud its API key, from PREFECT_API_KEY or a prompt into
-Secrets Manager: it is in no file and not in the state.
+Secrets Manager: it is in no file and not in the state. With REPO= GitHub is told too, by the `gh`
+command: the repository's variables and environments.
 """
 
 import argparse
@@ -11,18 +12,25 @@ import getpass
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from infra.naming import Names
-from infra.stacks import PROJECT, StackError, say
+import yaml
+
+from infra.github import GhError, gh, logged_in
+from infra.naming import PREVIEW_ENVIRONMENT, Names
+from infra.settings import Settings
+from infra.stacks import PROJECT, Pulumi, StackError, say
 
 ALIAS = "alias/trainyard-state"
+# The environment to which a person says yes first.
+APPROVED = "prod"
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,105 @@ def prepare_stack(name: str, state: State, settings: dict[str, str]) -> None:
     pulumi("config", "set-all", "--stack", name, *pairs)
 
 
+# --- GitHub ---------------------------------------------------------------------------------------
+ME = "reviewers[][id]={me}"
+
+
+def deploy_environments() -> list[str]:
+    """GitHub environments whose jobs may take the deploy role, by the account's settings."""
+    file = yaml.safe_load((PROJECT / "Pulumi.account.yaml").read_text())
+    default = Settings.model_fields["deploy_environments"].default
+    return list(file["config"].get("trainyard:deployEnvironments", default))
+
+
+def prepared(stack: str) -> bool:
+    """Whether a bootstrap has written this stack's settings."""
+    file = PROJECT / f"Pulumi.{stack}.yaml"
+    return file.exists() and "trainyard:accountId" in yaml.safe_load(file.read_text())["config"]
+
+
+def make_environment(repository: str, name: str) -> list[list[str]]:
+    """What `gh` is told to make an environment of a repository; only main deploys."""
+    place = f"repos/{repository}/environments/{name}"
+    make = ["api", "--silent", "--method", "PUT", place]
+    if name == PREVIEW_ENVIRONMENT:
+        return [make]
+    if name == APPROVED:
+        make += ["-F", "reviewers[][type]=User", "-F", ME]
+    for policy, value in (("protected_branches", "false"), ("custom_branch_policies", "true")):
+        make += ["-F", f"deployment_branch_policy[{policy}]={value}"]
+    main = ["-f", "name=main", "-f", "type=branch"]
+    policies = f"{place}/deployment-branch-policies"
+    return [make, ["api", "--silent", "--method", "POST", policies, *main]]
+
+
+def set_variables(
+    repository: str, environments: Sequence[str], state: State, roles: Mapping[str, str]
+) -> list[list[str]]:
+    """What `gh` is told to set the variables that the workflows read."""
+
+    def command(name: str, value: str, *where: str) -> list[str]:
+        return ["variable", "set", name, "--repo", repository, "--body", value, *where]
+
+    # What pushes deploy, one after the other. (GitHub takes no empty variable.)
+    stacks = [each for each in environments if prepared(each)]
+    return [
+        *([command("STACKS", json.dumps(stacks))] if stacks else []),
+        command("AWS_REGION", state.region),
+        command("PULUMI_BACKEND_URL", state.backend),
+        command("AWS_PREVIEW_ROLE_ARN", roles["preview_role_arn"]),
+        *(
+            command("AWS_DEPLOY_ROLE_ARN", roles["deploy_role_arn"], "--env", each)
+            for each in environments
+        ),
+    ]
+
+
+def tell_github(repository: str, state: State, roles: Mapping[str, str]) -> None:
+    """Make the repository's environments and set its variables; without `gh`, say how.
+
+    An environment that is there stays as it is: its reviewers may be others by now.
+    """
+    deploying = deploy_environments()
+    environments = [PREVIEW_ENVIRONMENT, *deploying]
+    variables = set_variables(repository, deploying, state, roles)
+    if not logged_in():
+        say("\nThe gh command isn't here, or not logged in. Type this where it is:\n")
+        for command in [
+            *(c for e in environments for c in make_environment(repository, e)),
+            *variables,
+        ]:
+            # The shell fills in who types it.
+            typed = shlex.join(["gh", *command])
+            say(typed.replace(f"'{ME}'", '"reviewers[][id]=$(gh api user --jq .id)"'))
+        say("")
+        return
+    there = gh("api", f"repos/{repository}/environments", "--jq", ".environments[].name").split()
+    for environment in environments:
+        if environment not in there:
+            _make(repository, environment)
+    for command in variables:
+        gh(*command)
+    say(f"GitHub: {repository} has the environments {', '.join(environments)} and its variables")
+
+
+def _make(repository: str, environment: str) -> None:
+    make, *policies = make_environment(repository, environment)
+    me = gh("api", "user", "--jq", ".id") if ME in make else ""
+    try:
+        gh(*[part.format(me=me) if part == ME else part for part in make])
+    except GhError as error:
+        # A plan without protection rules for private repositories still has environments.
+        gh(*make[: make.index("-F")] if "-F" in make else make)
+        say(
+            f"GitHub: {environment} is not protected ({error}). Whoever pushes to any branch can "
+            f"deploy to it: https://github.com/{repository}/settings/environments"
+        )
+        return
+    for policy in policies:
+        gh(*policy)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make what must be there before the first push."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -192,7 +299,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pulumi("up", "--stack", "account", *([] if sys.stdin.isatty() else ["--yes"]))
         if given.stack:
             prepare_stack(given.stack, state, prefect_settings(session, given.stack))
+        if repository:
+            tell_github(repository.name, state, Pulumi("account").outputs())
         say(f"Pulumi's state: {state.backend}")
+        files = [f"infra/Pulumi.{each}.yaml" for each in ("account", given.stack) if each]
+        say(f"commit: git add {' '.join(files)} && git commit -m 'The settings of our stacks'")
         say(f"next: make up STACK={given.stack or 'dev'}")
     except (StackError, BotoCoreError, ClientError) as error:
         sys.exit(f"{error}")

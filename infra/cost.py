@@ -1,10 +1,12 @@
-"""What a stack costs a month while nothing trains: `make cost`, by profile and component.
+"""What a stack costs a month while nothing trains: `make cost`, by profile and component, or with
+STACK= of that stack as its settings have it.
 
 Prices are a dated file (prices.json). Every type of resource is either priced here or listed as
 free or paid by use; one that is neither makes `idle_cost` fail, so a new resource can't be
 forgotten.
 """
 
+import argparse
 import json
 import sys
 from collections import defaultdict
@@ -12,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from infra import recorder
 from infra.readiness import Servers, note
@@ -202,9 +206,45 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def settings_of(stack: str) -> dict[str, Any]:
+    """A stack's settings, from its file."""
+    path = Path(__file__).parent / f"Pulumi.{stack}.yaml"
+    config: dict[str, Any] = yaml.safe_load(path.read_text()).get("config") or {}
+    return {k.removeprefix("trainyard:"): v for k, v in config.items() if k != "aws:region"}
+
+
+def by_component(stack: str) -> dict[str, float]:
+    """Dollars a month of a stack with its settings, and everything on; the largest first."""
+    given = settings_of(stack)
+    cloud = given.get("prefect") == "cloud"
+    mlflow = "" if given.get("trackingUri") else IMAGE
+    images = {"flowImage": IMAGE, "workerImage": IMAGE, "mlflowImage": IMAGE}
+    noted = note(Servers(mlflow=mlflow, prefect="" if cloud else IMAGE))
+    made = recorder.run(stack, noted=noted, region=PRICES["region"], **{**given, **images})
+    costs: dict[str, float] = defaultdict(float)
+    for item in idle_cost(made):
+        costs[item.component] += item.usd
+    return dict(sorted(costs.items(), key=lambda cost: -cost[1]))
+
+
 def main() -> None:
-    """Print the table."""
-    sys.stdout.write(table())
+    """Print the table, or one stack's."""
+    parser = argparse.ArgumentParser(prog="make cost", description=__doc__)
+    parser.add_argument("stack", nargs="?", help="an environment, such as dev")
+    parser.add_argument("--json", action="store_true", help="component -> dollars of that stack")
+    given = parser.parse_args()
+    if not given.stack:
+        sys.stdout.write(table())
+        return
+    try:
+        costs = by_component(given.stack)
+    except FileNotFoundError as error:
+        sys.exit(f"there is no stack {given.stack}: {error.filename} is missing")
+    if given.json:
+        print(json.dumps(costs))
+        return
+    for component, usd in [*costs.items(), ("idle", sum(costs.values()))]:
+        print(f"{component:<20}{usd:>10.2f} $ a month")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Register a stack on AWS with Prefect, then deploy all flows.
 
-`python -m infra.deployer PARAMETER [--register-only]`; PARAMETER holds the stack's StackOutputs,
-and TRAINYARD_IMAGE is what the deployments start from. With Prefect Cloud it runs where
+`python -m infra.deployer PARAMETER [--register-only | --smoke]`; PARAMETER holds the stack's
+StackOutputs, and TRAINYARD_IMAGE is what the deployments start from. `--smoke` changes nothing: it
+runs the deployment `smoke/smoke` and waits for its end. With Prefect Cloud all this happens where
 `make deploy` is typed; a private Prefect server is told from inside its VPC, by the stack's
 Deployer task.
 """
@@ -15,14 +16,19 @@ import time
 import boto3
 import httpx
 
+from infra.checks import check_services, tell
 from infra.outputs import StackOutputs, deploy_environment
 from infra.register import RegisterError, register, summary
+from infra.smoke import run_smoke
 
 
 def read_outputs(parameter: str) -> StackOutputs:
-    """The stack's outputs, from Systems Manager."""
+    """The stack's outputs, from Systems Manager.
+
+    After a rollback the reader is older than the writer, and may not know all of its fields.
+    """
     found = boto3.client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"]
-    return StackOutputs.model_validate_json(found)
+    return StackOutputs.model_validate_json(found, extra="ignore")
 
 
 def wait_for_prefect(api_url: str, seconds: float = 180) -> None:
@@ -51,13 +57,20 @@ def deploy(outputs: StackOutputs, image: str) -> int:
 
 
 def main() -> int:
-    """Register, then deploy."""
+    """Register, then deploy; or run the smoke deployment."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parameter")
-    parser.add_argument("--register-only", action="store_true")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--register-only", action="store_true")
+    what.add_argument("--smoke", action="store_true")
+    what.add_argument("--doctor", action="store_true", help="look, and change nothing")
     given = parser.parse_args()
     outputs = read_outputs(given.parameter)
+    if given.doctor:
+        return tell(check_services(outputs))
     wait_for_prefect(outputs.prefect_api_url)
+    if given.smoke:
+        return run_smoke(outputs.prefect_api_url)
     try:
         print("register:", summary(register(outputs)), flush=True)
     except RegisterError as error:

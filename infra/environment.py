@@ -32,7 +32,16 @@ from infra.components.server import ServerArgs
 from infra.components.tracking_server import ADMIN, TrackingServer, TrackingServerArgs
 from infra.components.tracking_server import PORT as MLFLOW_PORT
 from infra.components.worker import Worker, WorkerArgs
-from infra.naming import OUTPUTS, READY, REPOSITORIES, Location, Names, repository
+from infra.naming import (
+    OUTPUTS,
+    READY,
+    RELEASE,
+    RELEASES,
+    REPOSITORIES,
+    Location,
+    Names,
+    repository,
+)
 from infra.readiness import NOTHING_DONE, Servers, ready
 from infra.settings import Settings
 
@@ -232,7 +241,7 @@ def environment(
                 opts=opts,
             )
     if tracking:
-        for who in ("flows", "tunnel"):
+        for who in ("flows", "deployer", "tunnel"):
             open_port(
                 names(f"{who}-mlflow"),
                 MLFLOW_PORT,
@@ -320,15 +329,21 @@ def environment(
         value=Output.json_dumps(outputs),
         opts=opts,
     )
-    aws.ssm.Parameter(
-        names(READY),
-        name=names.parameter(READY),
-        description="What `make up` has done to this stack",
-        type="String",
-        value=NOTHING_DONE,
-        # `make up` writes it; here it is made, and removed with the stack.
-        opts=ResourceOptions.merge(opts, ResourceOptions(ignore_changes=["value"])),
-    )
+    for part, value, what in (
+        (READY, NOTHING_DONE, "What `make up` has done to this stack"),
+        (RELEASE, NOTHING_DONE, "The release that this stack was last told to run"),
+        (RELEASES, "[]", "Releases whose smoke run completed here, the newest first"),
+    ):
+        aws.ssm.Parameter(
+            names(part),
+            name=names.parameter(part),
+            description=what,
+            type="String",
+            value=value,
+            # `make up` and `make release` write them; here they are made, and removed with the
+            # stack.
+            opts=ResourceOptions.merge(opts, ResourceOptions(ignore_changes=["value"])),
+        )
     held = [label for label in running if not getattr(may_run, label)]
     return {
         "trainyard": outputs,
@@ -388,7 +403,7 @@ def place(
 def next_step(settings: Settings, held: list[str]) -> str:
     """What to type now."""
     if not settings.flow_image or not settings.worker_image:
-        return "push to main: the first deployment builds the images and fills in their digests"
+        return f"push to main, or make publish release STACK={settings.stack}   # no images yet"
     if held:
         later = ", ".join(held)
         return f"make up STACK={settings.stack}   # migrates, registers, then starts: {later}"

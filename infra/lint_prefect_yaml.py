@@ -84,6 +84,18 @@ def problems(path: Path, environment: Mapping[str, str]) -> list[str]:
     return [f"{path.name}: {problem}" for problem in found]
 
 
+def deployments(path: Path, environment: Mapping[str, str]) -> set[str]:
+    """What a file without problems declares, each as Prefect calls it: `flow/name`."""
+    found = set()
+    for raw in yaml.safe_load(path.read_text())["deployments"]:
+        rendered = _render(raw, environment)
+        flow = _flow(rendered["entrypoint"])
+        if isinstance(flow, str):
+            raise ValueError(f"{path.name}: {rendered['name']}: {flow}")
+        found.add(f"{flow.name}/{rendered['name']}")
+    return found
+
+
 def main() -> int:
     """Check a file as far as it goes without a stack."""
     parser = argparse.ArgumentParser(

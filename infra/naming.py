@@ -12,6 +12,8 @@ BUILD_CACHE = "buildcache"
 STACK_TAG = "trainyard-stack"
 # What starts so belongs to Trainyard's stacks; nothing else is touched.
 OWN = "trainyard-*"
+# The GitHub environment whose jobs may only look.
+PREVIEW_ENVIRONMENT = "preview"
 # The policy that bounds every role of the stacks (infra/components/boundary.py).
 BOUNDARY = "trainyard-boundary"
 
@@ -50,8 +52,9 @@ class Names:
         return f"{self.stack}.trainyard.internal"
 
 
-# Parameters of a stack: StackOutputs, and which servers' schemas are as their images want them.
-OUTPUTS, READY = "outputs", "ready"
+# Parameters of a stack: StackOutputs; which servers' schemas are as their images want them; the
+# release that it was last told to run; those whose smoke run completed.
+OUTPUTS, READY, RELEASE, RELEASES = "outputs", "ready", "release", "releases"
 
 
 def repository(name: str) -> str:

@@ -138,16 +138,18 @@ def type_and_name(urn: str) -> str:
 class Cloud(mocks.Mocks):
     """Answers as AWS would; in a preview it knows only what the program said."""
 
-    def __init__(self, *, preview: bool, noted: str):
-        self.preview, self.noted, self.passwords = preview, noted, 0
+    def __init__(self, *, preview: bool, noted: str, released: str):
+        self.preview, self.passwords = preview, 0
+        parameters = {"outputs": "{}", "ready": noted, "release": released}
+        self.noted = {name: value for name, value in parameters.items() if value} if noted else {}
 
     def call(self, args: mocks.MockCallArgs) -> Any:
         """What a lookup finds."""
         called = args.token.rsplit(":", 1)[1]
         if called == "getParametersByPath":
             path = args.args["path"]
-            found = [f"{path}/outputs", f"{path}/ready"] if self.noted else []
-            return {"names": found, "values": ["{}", self.noted][: len(found)], "path": path}
+            names = [f"{path}/{name}" for name in self.noted]
+            return {"names": names, "values": list(self.noted.values()), "path": path}
         if called == "getRandomPassword":
             self.passwords += 1  # another one each time, as AWS gives
             made = hashlib.sha256(str(self.passwords).encode()).hexdigest()[:40]
@@ -226,10 +228,13 @@ def run(
     *,
     preview: bool = False,
     noted: str = "",
+    released: str = "",
     region: str = REGION,
     **config: Any,
 ) -> Recording:
-    """Run the program for a stack with these settings; `noted` is what `make up` wrote down."""
+    """Run the program for a stack with these settings; `noted` is what `make up` wrote down,
+    `released` what `make release` did.
+    """
     # As Pulumi does: every declared setting arrives, as text.
     values = {f"trainyard:{k}": v["default"] for k, v in trainyard.declared().items()}
     values |= {"aws:region": region} | {f"trainyard:{k}": v for k, v in config.items()}
@@ -239,7 +244,7 @@ def run(
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        cloud = Cloud(preview=preview, noted=noted)
+        cloud = Cloud(preview=preview, noted=noted, released=released)
         mocks.set_mocks(
             cloud, "trainyard", stack, preview=preview, monitor=Recorder(cloud, recording)
         )

@@ -282,19 +282,19 @@ class Settings(BaseModel):
     )
     flow_image: str = setting(
         "",
-        "What flow runs and the deployer start from. Images come as digests: a tag can be moved.",
+        "What flow runs and the deployer start from. Without it, what `make release` has noted.",
         "repository@sha256:..., or a local image's sha256:...",
         pattern=DIGEST,
     )
     worker_image: str = setting(
         "",
-        "Of the worker and the Prefect server. Without it they stay at 0.",
+        "Of the worker and the Prefect server: as flowImage. Without any they stay at 0.",
         "repository@sha256:..., or a local image's sha256:...",
         pattern=DIGEST,
     )
     mlflow_image: str = setting(
         "",
-        "Of the tracking server. Without it that stays at 0.",
+        "Of the tracking server: as flowImage.",
         "repository@sha256:..., or a local image's sha256:...",
         pattern=DIGEST,
     )
@@ -355,6 +355,12 @@ class Settings(BaseModel):
     def log_retention_days(self) -> int:
         """How long every log of the stack stays."""
         return self.log_days or self.sizes.log_days
+
+    def with_images(self, **released: str) -> "Settings":
+        """With a release's images, where the settings name none themselves."""
+        fields = {f"{name}_image": image for name, image in released.items()}
+        given = {field: image for field, image in fields.items() if not getattr(self, field)}
+        return self.model_copy(update=given)
 
     @property
     def work_pool_name(self) -> str:

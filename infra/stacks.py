@@ -14,11 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from infra.docker import DockerError
 from infra.images import ImageError, build
 from infra.naming import OUTPUTS as OUTPUTS_PARAMETER
 from infra.naming import READY, Names
@@ -85,16 +86,18 @@ class Pulumi:
         """`pulumi ARGUMENTS`, and what it wrote."""
         return self._call(arguments, subprocess.PIPE)
 
-    def run_here(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Run Python of ours on this machine; PREFECT_API_KEY opens Prefect Cloud."""
+    def run_here(self, command: Sequence[str], environment: Mapping[str, str], code: Path) -> None:
+        """Run Python of ours on this machine, from the folder `code`."""
+        ours = {"PYTHONPATH": str(code)}
         done = subprocess.run(  # noqa: S603
             [sys.executable, *command[1:]],
+            cwd=code,
             stdout=self.log,
             stderr=self.log,
-            env={**os.environ, **self.environment, **environment},
+            env={**os.environ, **self.environment, **environment, **ours},
         )
         if done.returncode:
-            raise StackError("Prefect wasn't told of the stack; the reason is above")
+            raise StackError(f"`{' '.join(command)}` failed; the reason is above")
 
     def _call(self, arguments: Sequence[str], output: IO[str] | int | None) -> str:
         command = ["pulumi", "--cwd", str(self.folder), *arguments, "--stack", self.stack]
@@ -159,13 +162,19 @@ def _interrupts_left_to_pulumi() -> Iterator[list[int]]:
 
 # --- one-off tasks --------------------------------------------------------------------------------
 class Aws(Protocol):
-    """What is needed of AWS: tasks that end, and one parameter."""
+    """What is needed of AWS: tasks that end, parameters, a secret."""
 
     def run_task(self, name: str, command: Sequence[str] | None = None) -> None:
         """Run one of the stack's one-off tasks to its end."""
 
+    def read_parameter(self, name: str) -> str:
+        """What was noted down."""
+
     def write_parameter(self, name: str, value: str) -> None:
         """Note something down."""
+
+    def read_secret(self, arn: str) -> str:
+        """The secret that opens Prefect Cloud."""
 
 
 @dataclass(frozen=True)
@@ -214,37 +223,68 @@ class Boto:
         return task
 
     def run_task(self, name: str, command: Sequence[str] | None = None) -> None:
-        """Run a one-off task to its end; say its log, and fail where it did."""
+        """Run a one-off task to its end; say its log meanwhile, and fail where it did."""
         arn = self.start_task(name, command)
+        log = self._log(name, arn)
         for _ in range(TASK_MINUTES * 20):
             task = self.describe(arn)
             if task["lastStatus"] == "STOPPED":
                 break
+            self._tell(log)
             self.clock(3)
         else:
             raise StackError(f"{name} still runs after {TASK_MINUTES} minutes: {arn}")
-        log = self._log(name, arn)
-        if log:
-            say(log)
+        self.clock(3)  # its last lines come some seconds after its end
+        while self._tell(log):
+            pass
         code = task["containers"][0].get("exitCode")
         if code != 0:
             reason = task.get("stoppedReason") or task["containers"][0].get("reason") or "no reason"
             raise StackError(f"{name} ended with {code} ({reason}); its last lines are above")
 
-    def _log(self, name: str, arn: str) -> str:
+    @staticmethod
+    def _tell(log: Iterator[list[str]]) -> bool:
+        """Say what the log has by now; whether it had anything."""
+        lines = next(log)
+        for line in lines:
+            say(f"  | {line}")
+        return bool(lines)
+
+    def _log(self, name: str, arn: str) -> Iterator[list[str]]:
+        """What a task's log has, each time beyond the last."""
         definition = self.session.client("ecs").describe_task_definition(
             taskDefinition=self.tasks["definitions"][name]
         )["taskDefinition"]["containerDefinitions"][0]
         group = definition["logConfiguration"]["options"]["awslogs-group"]
         stream = f"{definition['name']}/{definition['name']}/{arn.rsplit('/', 1)[1]}"
         logs = self.session.client("logs")
+        seen: dict[str, Any] = {}
+        while True:
+            try:
+                answer = logs.get_log_events(
+                    logGroupName=group, logStreamName=stream, startFromHead=True, **seen
+                )
+            except logs.exceptions.ResourceNotFoundException:
+                yield []  # the container hasn't begun, or never did
+                continue
+            seen = {"nextToken": answer["nextForwardToken"]}
+            yield [event["message"].rstrip() for event in answer["events"]]
+
+    def read_parameter(self, name: str) -> str:
+        """Read a parameter of the stack."""
+        found = self.session.client("ssm").get_parameter(Name=name)
+        return str(found["Parameter"]["Value"])
+
+    def read_secret(self, arn: str) -> str:
+        """Read a secret; it goes no further than the environment of what needs it."""
+        secrets = self.session.client("secretsmanager")
         try:
-            found = logs.get_log_events(
-                logGroupName=group, logStreamName=stream, limit=30, startFromHead=False
-            )["events"]
-        except logs.exceptions.ResourceNotFoundException:
-            return ""
-        return "\n".join(f"  | {event['message'].rstrip()}" for event in found)
+            return str(secrets.get_secret_value(SecretId=arn)["SecretString"])
+        except secrets.exceptions.ClientError as error:
+            raise StackError(
+                f"Prefect Cloud's API key can't be read ({error}): set PREFECT_API_KEY, or let "
+                f"who deploys read {arn}"
+            ) from None
 
     def write_parameter(self, name: str, value: str) -> None:
         """Overwrite a parameter of the stack."""
@@ -263,44 +303,48 @@ def _region(outputs: dict[str, Any]) -> str:
 
 
 # --- commands -------------------------------------------------------------------------------------
-def up(
-    pulumi: Pulumi,
-    connect: Callable[[dict[str, Any]], Aws] = aws,
-) -> None:
-    """Bring a stack up, in order. What is done already is left alone."""
+Connect = Callable[[dict[str, Any]], Aws]
+Step = Callable[[str], AbstractContextManager[object]]
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """A step that is said as it begins."""
+    say(what)
+    yield
+
+
+def up(pulumi: Pulumi, connect: Connect = aws, step: Step = told) -> dict[str, Any]:
+    """Bring a stack up, in order, and give its outputs. What is done already is left alone."""
     names = Names(pulumi.stack)
-    say(f"{pulumi.stack}: the stack")
-    pulumi.up()
-    outputs = pulumi.outputs()
+    with step("the stack"):
+        pulumi.up()
+        outputs = pulumi.outputs()
     if "held_back" not in outputs or not outputs["held_back"] or not outputs["flow_image"]:
-        say(outputs["next"])
-        return
+        return outputs
     cloud = connect(outputs)
     servers = Servers(**outputs["servers"])
     registered = "worker" not in outputs["held_back"]
     for server in ("mlflow", "prefect"):
         if getattr(servers, server) and server in outputs["held_back"]:
-            say(f"{pulumi.stack}: migrating {server}'s database")
-            cloud.run_task(f"migrate-{server}")
+            with step(f"migrating {server}'s database"):
+                cloud.run_task(f"migrate-{server}")
             registered = registered and server != "prefect"
     ready_parameter = names.parameter(READY)
     if set(outputs["held_back"]) - {"worker"}:
         cloud.write_parameter(ready_parameter, note(servers, registered=registered))
-        say(f"{pulumi.stack}: starting the servers")
-        pulumi.up()
+        with step("starting the servers"):
+            pulumi.up()
     if not registered:
-        say(f"{pulumi.stack}: telling Prefect of the stack")
-        run_deployer(pulumi, outputs, cloud, "--register-only")
+        with step("telling Prefect of the stack"):
+            run_deployer(pulumi, outputs, cloud, "--register-only")
         cloud.write_parameter(ready_parameter, note(servers))
-        say(f"{pulumi.stack}: starting the worker")
-        pulumi.up()
-    say(pulumi.outputs()["next"])
+        with step("starting the worker"):
+            pulumi.up()
+    return pulumi.outputs()
 
 
-def deploy(
-    pulumi: Pulumi,
-    connect: Callable[[dict[str, Any]], Aws] = aws,
-) -> None:
+def deploy(pulumi: Pulumi, connect: Connect = aws) -> None:
     """Register the stack, then make prefect.yaml's deployments, with the settings' flow image."""
     outputs = pulumi.outputs()
     if not outputs["flow_image"]:
@@ -313,15 +357,24 @@ def run_deployer(
     outputs: dict[str, Any],
     cloud: Aws,
     *options: str,
+    code: Path = PROJECT.parent,
 ) -> None:
-    """Run infra/deployer.py where Prefect's API is reached: here, or inside the VPC."""
+    """Run infra/deployer.py where Prefect's API is reached: inside the VPC, from the flows'
+    image, or here, from `code`.
+    """
     parameter = Names(pulumi.stack).parameter(OUTPUTS_PARAMETER)
     command = ["python", "-m", "infra.deployer", parameter, *options]
     if outputs["servers"]["prefect"]:  # private: only who is inside the VPC reaches it
         cloud.run_task("deployer", command)
     else:
-        image = {"TRAINYARD_IMAGE": outputs["flow_image"]}
-        pulumi.run_here(command, {"AWS_DEFAULT_REGION": _region(outputs), **image})
+        environment = {
+            "AWS_DEFAULT_REGION": _region(outputs),
+            "TRAINYARD_IMAGE": outputs["flow_image"],
+        }
+        if not os.environ.get("PREFECT_API_KEY"):
+            secret = outputs["trainyard"]["work_pool"]["api_secret"]
+            environment["PREFECT_API_KEY"] = cloud.read_secret(secret)
+        pulumi.run_here(command, environment, code)
 
 
 def status(pulumi: Pulumi) -> None:
@@ -397,6 +450,28 @@ def _target(cloud: Boto, arn: str) -> str:
     raise StackError("the tunnel's agent doesn't answer after three minutes")
 
 
+def rehearsal() -> Session:
+    """Where the stack `rehearsal` lives."""
+    return Session(PROJECT.parent / ".trainyard/rehearsal")
+
+
+def opened(stack: str, *, released: bool = False) -> Pulumi:
+    """A stack's `pulumi`.
+
+    For the rehearsal's stack its emulator is started, and the images of this clone are built,
+    unless it shall run those of a release.
+    """
+    if stack != REHEARSAL:
+        return Pulumi(stack)
+    if lacking := missing():
+        raise StackError(f"a rehearsal needs more: {lacking}")
+    session = rehearsal()
+    images = {} if released else {f"{name}Image": id_ for name, id_ in build().items()}
+    environment = session.begin(**images)
+    os.environ.update(environment)  # boto3 finds the emulator by the same variables
+    return Pulumi(stack, session.project, environment)
+
+
 def main() -> None:
     """Run one command for one stack."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -404,31 +479,23 @@ def main() -> None:
     parser.add_argument("stack")
     given = parser.parse_args()
     os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")
-    session = Session(PROJECT.parent / ".trainyard/rehearsal")
-    pulumi = Pulumi(given.stack)
     try:
-        if given.stack == REHEARSAL:
-            if lacking := missing():
-                raise StackError(f"a rehearsal needs more: {lacking}")
-            images = build()
-            environment = session.begin(**{f"{name}Image": id_ for name, id_ in images.items()})
-            os.environ.update(environment)  # boto3 finds the emulator by the same variables
-            pulumi = Pulumi(given.stack, session.project, environment)
+        pulumi = opened(given.stack)
         if given.command == "preview":
             pulumi.preview()
         elif given.command == "up":
-            up(pulumi)
+            say(up(pulumi)["next"])
         elif given.command == "deploy":
             deploy(pulumi)
         elif given.command == "down":
             pulumi.destroy()
             if given.stack == REHEARSAL:
-                session.stop()
+                rehearsal().stop()
         elif given.command == "status":
             status(pulumi)
         else:
             ui(pulumi)
-    except (StackError, RehearsalError, ImageError) as error:
+    except (StackError, RehearsalError, ImageError, DockerError) as error:
         sys.exit(f"{error}")
 
 

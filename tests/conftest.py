@@ -43,7 +43,7 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not program.exists():
         pytest.skip("no .venv-emulator: `make test` builds it")
     folder = tmp_path_factory.mktemp("ministack")
-    port = _free_port()
+    port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     environment = {
         "PATH": os.environ["PATH"],
@@ -103,7 +103,7 @@ def tlc_data() -> Path:
     return Path(folder)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -10,10 +10,9 @@ import pulumi_aws as aws
 from pulumi import Input, Output, ResourceOptions
 
 from infra import iam
-from infra.naming import OWN, Location
+from infra.naming import OWN, PREVIEW_ENVIRONMENT, Location
 
 ISSUER = "token.actions.githubusercontent.com"
-PREVIEW_ENVIRONMENT = "preview"
 
 
 @dataclass(frozen=True)

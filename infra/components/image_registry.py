@@ -36,7 +36,7 @@ class ImageRegistry(pulumi.ComponentResource):
             repo = aws.ecr.Repository(
                 f"{name}-{image}",
                 name=repository(image),
-                # The cache is one tag that every build moves: the reason it has a repository of its
+                # The cache's tags are moved by every build: the reason it has a repository of its
                 # own.
                 image_tag_mutability="MUTABLE" if cache else "IMMUTABLE",
                 image_scanning_configuration={"scan_on_push": True},

@@ -10,6 +10,7 @@ from infra.laptop.stack import Stack, StackError
 from infra.outputs import StackOutputs
 
 _DEPLOYED = re.compile(r"Deployment '([^']+)' successfully created")
+_REMOVED = re.compile(r"Deployment '([^']+)' removed")
 
 
 def register_and_deploy(stack: Stack) -> None:
@@ -51,3 +52,5 @@ def deploy(stack: Stack, outputs: StackOutputs) -> None:
     if result.returncode or not deployed:
         raise StackError(f"`prefect deploy --all` failed:\n{output}")
     done(f"{'deployed':<9} {', '.join(deployed)}")
+    for name in _REMOVED.findall(output):
+        done(f"{'removed':<9} {name}: prefect.yaml has it no longer")

@@ -1,4 +1,4 @@
-"""What stands in for Prefect Cloud: Prefect's own server, opened by an API key.
+"""What stands in for Prefect Cloud: Prefect's own server, opened by an API key, with one workspace.
 
 `python -m infra.rehearsal.cloud HOST PORT`, the key in PREFECT_API_KEY. Cloud asks for the key in
 its web sockets' headers too; a client that talks to another address than Cloud's doesn't send it
@@ -7,15 +7,57 @@ there, so here they are open. It listens on the rehearsal's own network only.
 
 import hmac
 import os
+import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
-import uvicorn
-from prefect.server.api.server import create_app
+import httpx
+
+from infra.rehearsal.session import GATEWAY, ROOT, RehearsalError
+
+PORT = 4280
+WORKSPACE = "/accounts/rehearsal/workspaces/rehearsal"
+URL = f"http://{GATEWAY}:{PORT}/api{WORKSPACE}"
 
 
-class KeyRequired:
-    """An application that answers HTTP requests with the right key, and questions of its health."""
+def start(home: Path, key: str) -> subprocess.Popen[bytes]:
+    """Start it, with its database in `home`; it answers when this returns."""
+    home.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "infra.rehearsal.cloud", GATEWAY, str(PORT)],
+        env={
+            **os.environ,
+            "PREFECT_API_KEY": key,
+            "PREFECT_HOME": str(home),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        },
+        cwd=ROOT,
+        stdout=(home / "server.log").open("wb"),
+        stderr=subprocess.STDOUT,
+    )
+    for _ in range(240):
+        if process.poll() is not None:
+            raise RehearsalError(f"what stands in for Prefect Cloud ended: see {home}/server.log")
+        try:
+            httpx.get(f"{URL}/health", timeout=2).raise_for_status()
+        except httpx.HTTPError:
+            time.sleep(0.5)
+        else:
+            return process
+    stop(process)
+    raise RehearsalError(f"what stands in for Prefect Cloud doesn't answer: see {home}/server.log")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End it."""
+    process.terminate()
+    process.wait(timeout=20)
+
+
+class Workspace:
+    """A server at a workspace's address, for who has the key; its health is anybody's."""
 
     def __init__(self, app: Any, key: str) -> None:
         self._app = app
@@ -23,6 +65,9 @@ class KeyRequired:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer, or refuse with 401."""
+        if "path" in scope:
+            path = scope["path"].replace(WORKSPACE, "", 1)
+            scope = {**scope, "path": path, "raw_path": path.encode()}
         given = dict(scope.get("headers", ())).get(b"authorization", b"")
         open_to_all = scope["type"] != "http" or scope["path"] == "/api/health"
         if open_to_all or hmac.compare_digest(given, self._expected):
@@ -34,8 +79,11 @@ class KeyRequired:
 
 def main() -> None:
     """Serve until told to stop."""
+    import uvicorn
+    from prefect.server.api.server import create_app
+
     host, port = sys.argv[1], int(sys.argv[2])
-    app = KeyRequired(create_app(final=True), os.environ["PREFECT_API_KEY"])
+    app = Workspace(create_app(final=True), os.environ["PREFECT_API_KEY"])
     uvicorn.run(app, host=host, port=port, log_level="warning")
 
 

@@ -28,6 +28,7 @@ from prefect.client.schemas.sorting import LogSort
 from prefect.states import Cancelled
 from rich.console import Console
 
+from infra.docker import docker
 from infra.register import register_automations
 from infra.rehearsal.rehearse import (
     DEPLOYMENT,
@@ -164,7 +165,7 @@ class Scene:
     def container(self, task_arn: str) -> str:
         """The container of a task."""
         label = f"label=com.amazonaws.ecs.task-arn={task_arn}"
-        found = self.rehearsal.session.docker("ps", "-q", "-f", label).stdout.split()
+        found = docker("ps", "-q", "-f", label).stdout.split()
         if len(found) != 1:
             raise RehearsalError(f"{len(found)} containers run for {task_arn}")
         return found[0]
@@ -177,17 +178,17 @@ class Scene:
     def kill(self, container: str) -> datetime:
         """Kill a container; gives the moment."""
         moment = datetime.now(UTC)
-        self.rehearsal.session.docker("kill", "-s", "KILL", container)
+        docker("kill", "-s", "KILL", container)
         return moment
 
     @contextmanager
     def paused(self, container: str) -> Iterator[None]:
         """Stop a container's clock, so to speak: it is there, and doesn't answer."""
-        self.rehearsal.session.docker("pause", container)
+        docker("pause", container)
         try:
             yield
         finally:
-            self.rehearsal.session.docker("unpause", container)
+            docker("unpause", container)
 
     @contextmanager
     def automations(self, **times: float) -> Iterator[None]:

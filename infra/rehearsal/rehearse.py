@@ -30,10 +30,11 @@ from prefect.settings import (
 from rich.console import Console
 
 from infra import images, stacks
+from infra.docker import DockerError
 from infra.naming import Names
 from infra.outputs import EcsWorkPool, StackOutputs
-from infra.rehearsal import rights
-from infra.rehearsal.session import GATEWAY, ROOT, RehearsalError, Session, inventory, missing
+from infra.rehearsal import cloud, rights
+from infra.rehearsal.session import ROOT, RehearsalError, Session, inventory, missing
 
 STACK = "rehearsal"
 Mode = Literal["self-hosted", "cloud"]
@@ -42,7 +43,6 @@ MODES: dict[Mode, dict[str, Any]] = {
     "self-hosted": {"profile": "minimal", "prefect": "self-hosted"},
     "cloud": {"profile": "standard", "prefect": "cloud"},
 }
-CLOUD_PORT = 4280
 DEPLOYMENT = "taxi-train/taxi-train"
 MODEL = "taxi-trip-duration"
 # Small, so that the rehearsal is about the path and not about the model.
@@ -83,12 +83,16 @@ class Rehearsal:
         self.settings |= settings
         self.session.prepare(STACK, **self.settings)
 
+    def unpin(self) -> None:
+        """Leave the images to releases; the next one has to follow."""
+        for name in images.IMAGES:
+            self.settings.pop(f"{name}Image", None)
+        self.set()
+
     @property
     def pulumi(self) -> stacks.Pulumi:
         """The `pulumi` command with the deploy role's credentials."""
         environment = {**self.session.environment(), **self.credentials}
-        if self.mode == "cloud":
-            environment["PREFECT_API_KEY"] = self._api_key
         return stacks.Pulumi(STACK, self.session.project, environment, self.log)
 
     @property
@@ -142,40 +146,15 @@ class Rehearsal:
 
     def _end_cloud(self) -> None:
         if self._cloud:
-            self._cloud.terminate()
-            self._cloud.wait(timeout=20)
+            cloud.stop(self._cloud)
 
     def _start_cloud(self) -> None:
         """Start the stand-in, and put its key where `make bootstrap` puts Prefect Cloud's."""
         secret = self.root.client("secretsmanager").create_secret(
             Name="trainyard-prefect-api-key", SecretString=self._api_key
         )
-        url = f"http://{GATEWAY}:{CLOUD_PORT}/api"
-        self.settings |= {"prefectApiUrl": url, "prefectApiKeySecretArn": secret["ARN"]}
-        home = self.session.home / "prefect"
-        home.mkdir(exist_ok=True)
-        self._cloud = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "infra.rehearsal.cloud", GATEWAY, str(CLOUD_PORT)],
-            env={
-                **os.environ,
-                "PREFECT_API_KEY": self._api_key,
-                "PREFECT_HOME": str(home),
-                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            },
-            cwd=ROOT,
-            stdout=(home / "server.log").open("wb"),
-            stderr=subprocess.STDOUT,
-        )
-        for _ in range(240):
-            if self._cloud.poll() is not None:
-                raise RehearsalError(f"the server for Prefect Cloud ended: see {home}/server.log")
-            try:
-                httpx.get(f"{url}/health", timeout=2).raise_for_status()
-            except httpx.HTTPError:
-                time.sleep(0.5)
-            else:
-                return
-        raise RehearsalError(f"the server for Prefect Cloud doesn't answer: see {home}/server.log")
+        self.settings |= {"prefectApiUrl": cloud.URL, "prefectApiKeySecretArn": secret["ARN"]}
+        self._cloud = cloud.start(self.session.home / "prefect", self._api_key)
 
     # --- what is in it ----------------------------------------------------------------------------
     @property
@@ -319,26 +298,13 @@ def check_unchanged(rehearsal: Rehearsal) -> str:
 
 
 def check_services(rehearsal: Rehearsal) -> str:
-    """The worker is online, MLflow answers, the pool is as registered."""
-    from infra.job_templates import base_job_template
-
-    outputs = rehearsal.outputs
-    with rehearsal.prefect() as client:
-        pool = client.read_work_pool(outputs.work_pool.name)
-        if pool.base_job_template != base_job_template(outputs):
-            raise RehearsalError(f"the work pool {pool.name} isn't as `register` makes it")
-        answer = client.request(
-            "POST",
-            "/work_pools/{work_pool_name}/workers/filter",
-            path_params={"work_pool_name": pool.name},
-            json={},
-        )
-        online = [worker["name"] for worker in answer.json() if worker["status"] == "ONLINE"]
-    if not online:
-        raise RehearsalError(f"no worker of {pool.name} is online")
+    """What `make doctor` asks of Prefect and MLflow; and MLflow's version, by its password."""
+    outputs = rehearsal.pulumi.outputs()
+    stacks.run_deployer(rehearsal.pulumi, outputs, rehearsal.connect(outputs), "--doctor")
     version = rehearsal.mlflow("/version")
     version.raise_for_status()
-    return f"worker online, MLflow {version.text}, pool {pool.name} as registered"
+    pool = rehearsal.outputs.work_pool.name
+    return f"worker online, MLflow {version.text}, pool {pool} as registered"
 
 
 def train(rehearsal: Rehearsal) -> str:
@@ -443,6 +409,7 @@ def perform(name: str, mode: Mode, act: Callable[[Rehearsal, Console], None], *,
             RehearsalError,
             stacks.StackError,
             images.ImageError,
+            DockerError,
             httpx.HTTPError,
         ) as error:
             console.print(f"{error}\nPulumi's own lines: {log.name}", highlight=False)

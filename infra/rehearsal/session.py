@@ -20,6 +20,8 @@ from typing import Any
 
 import yaml
 
+from infra.docker import docker, docker_command
+
 ROOT = Path(__file__).parents[2]
 NETWORK, SUBNET, ADDRESS = "trainyard-rehearsal", "169.254.170.0/24", "169.254.170.2"
 # This machine, as containers of that network see it.
@@ -44,15 +46,6 @@ def missing() -> str | None:
         return "no Docker engine answers: https://docs.docker.com/engine/install/"
     if not shutil.which("pulumi"):
         return "there is no pulumi on PATH: https://www.pulumi.com/docs/install/"
-    return None
-
-
-def docker_command() -> str | None:
-    """A Docker client whose engine answers."""
-    for candidate in ("/usr/bin/docker", "docker"):
-        found = shutil.which(candidate)
-        if found and subprocess.run([found, "info"], capture_output=True).returncode == 0:  # noqa: S603
-            return found
     return None
 
 
@@ -82,7 +75,7 @@ class Session:
         folder = self.home / "emulator"
         shutil.copytree(Path(__file__).parent / "emulator", folder, dirs_exist_ok=True)
         shutil.copy(ROOT / "requirements/emulator.txt", folder)
-        built = self.docker(
+        built = docker(
             *("build", "-q", "--network", "host", "--build-arg", f"BASE={self.base}"),
             *("-t", IMAGE, str(folder)),
             check=False,
@@ -93,8 +86,8 @@ class Session:
         # A new emulator is empty, whatever the state of Pulumi's says of the last one.
         for folder in (self.home / "state", self.project):
             shutil.rmtree(folder, ignore_errors=True)
-        self.docker("network", "create", "--subnet", SUBNET, "--gateway", GATEWAY, NETWORK)
-        self.docker(
+        docker("network", "create", "--subnet", SUBNET, "--gateway", GATEWAY, NETWORK)
+        docker(
             *("run", "-d", "--name", CONTAINER, "--hostname", CONTAINER),
             *("--label", f"{OWNER}={self.home.resolve()}", "--network", NETWORK, "--ip", ADDRESS),
             *("-p", f"127.0.0.1:{self.port}:4566"),
@@ -121,43 +114,28 @@ class Session:
         """Remove the emulator and all that it started, unless it is another session's."""
         if self.owner() not in (None, self.home.resolve()):
             return
-        self.docker("rm", "-f", "-v", CONTAINER, check=False)
+        docker("rm", "-f", "-v", CONTAINER, check=False)
         for name in self.containers():
-            self.docker("rm", "-f", "-v", name, check=False)
-        self.docker("network", "rm", NETWORK, check=False)
+            docker("rm", "-f", "-v", name, check=False)
+        docker("network", "rm", NETWORK, check=False)
 
     def log(self) -> str:
         """What the emulator says."""
-        said = self.docker("logs", CONTAINER)
+        said = docker("logs", CONTAINER)
         return said.stdout + said.stderr
 
     def owner(self) -> Path | None:
         """The home of the session whose emulator runs on this machine."""
         shown = f'{{{{.Label "{OWNER}"}}}}'
-        found = self.docker("ps", "--filter", f"name=^{CONTAINER}$", "--format", shown).stdout
+        found = docker("ps", "--filter", f"name=^{CONTAINER}$", "--format", shown).stdout
         return Path(found.strip()) if found.strip() else None
 
     def containers(self, *, running: bool = False) -> list[str]:
         """Containers that the emulator started, and what else is on its network."""
         filters = (f"network={NETWORK}", f"label=ministack.instance={CONTAINER}:4566")
         which = [] if running else ["-a"]
-        shown = [self.docker("ps", *which, "-f", f, "--format", "{{.Names}}") for f in filters]
+        shown = [docker("ps", *which, "-f", f, "--format", "{{.Names}}") for f in filters]
         return sorted({name for found in shown for name in found.stdout.split()} - {CONTAINER})
-
-    def docker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run the Docker client."""
-        command = docker_command()
-        if command is None:
-            raise RehearsalError("no Docker engine answers: install one, or start it")
-        done = subprocess.run(  # noqa: S603
-            [command, *arguments],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "DOCKER_BUILDKIT": "1"},
-        )
-        if check and done.returncode:
-            raise RehearsalError(f"docker {' '.join(arguments)}:\n{done.stderr[-2000:]}")
-        return done
 
     # --- this machine's side ----------------------------------------------------------------------
     @property
@@ -238,7 +216,7 @@ class Session:
             raise RehearsalError((done.stdout + done.stderr)[-4000:])
         return done.stdout
 
-    def take_role(self, role_arn: str, subject: str) -> dict[str, str]:
+    def take_role(self, role_arn: str, subject: str, **claims: str) -> dict[str, str]:
         """Credentials of a role, taken as a job of GitHub takes it."""
         import boto3
         from botocore import UNSIGNED  # type: ignore[import-untyped]
@@ -253,7 +231,7 @@ class Session:
         given = sts.assume_role_with_web_identity(
             RoleArn=role_arn,
             RoleSessionName="rehearsal",
-            WebIdentityToken=token(subject),
+            WebIdentityToken=token(subject, **claims),
             DurationSeconds=3600,
         )["Credentials"]
         return {
@@ -263,8 +241,8 @@ class Session:
         }
 
 
-def token(subject: str) -> str:
-    """A token as GitHub gives to a job, but for its signature."""
+def token(subject: str, **others: str) -> str:
+    """A token as GitHub gives to a job, but for its signature; with other claims where given."""
     now = int(time.time())
     claims = {
         "iss": "https://token.actions.githubusercontent.com",
@@ -272,6 +250,7 @@ def token(subject: str) -> str:
         "sub": subject,
         "iat": now,
         "exp": now + 3600,
+        **others,
     }
 
     def part(value: dict[str, Any]) -> str:

@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from infra import images, recorder
+from infra.docker import docker
 from infra.images import Built
-from tests.images.conftest import docker
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -169,7 +169,7 @@ def test_prefect_starts_on_what_its_migration_made_and_takes_every_deployment(
     assert "<!DOCTYPE html>" in page.text or "<!doctype html>" in page.text
     count = f"{url}/api/deployments/count"
     assert httpx.post(count, json={}).status_code == 401
-    said = images.docker(
+    said = docker(
         *("run", "--rm", "-i", "--read-only", "--network", stack.network),
         *("-e", f"PREFECT_API_URL={OUTPUTS['prefect_api_url']}"),
         *("-e", f"PREFECT_API_AUTH_STRING={SECRETS['PREFECT_SERVER_API_AUTH_STRING']}"),

@@ -1,6 +1,8 @@
 """`make bootstrap`: Pulumi's state and Prefect's key, made once and found again."""
 
+import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -8,6 +10,7 @@ import pytest
 
 from infra import bootstrap
 from infra.stacks import StackError
+from tests.infra.fake_gh import FakeGitHub
 
 
 @pytest.fixture
@@ -83,3 +86,105 @@ def test_without_region_or_credentials_one_line_says_so(
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
     with pytest.raises(SystemExit, match="credentials"):
         bootstrap.main([])
+
+
+# --- GitHub ---------------------------------------------------------------------------------------
+STATE = bootstrap.State("111122223333", "state", "arn:key", "eu-central-1")
+ROLES = {"preview_role_arn": "arn:preview", "deploy_role_arn": "arn:deploy"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(bootstrap, "PROJECT", tmp_path)
+    file = tmp_path / "Pulumi.account.yaml"
+    file.write_text("config: {'trainyard:kind': account}\n")
+    return file
+
+
+def test_github_gets_environments_that_only_main_deploys_to(
+    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    github = FakeGitHub(tmp_path, monkeypatch)
+    bootstrap.tell_github("acme/rides", STATE, ROLES)
+    assert list(github["environments"]) == ["preview", "dev", "prod"]
+    assert github["environments"]["preview"] == {}
+    assert github["environments"]["dev"]["branches"] == ["main"]
+    prod = github["environments"]["prod"]
+    assert prod["branches"] == ["main"]
+    assert (prod["reviewers[][type]"], prod["reviewers[][id]"]) == ("User", "42")
+    assert github["variables"] == {
+        "repository": {
+            "AWS_REGION": "eu-central-1",
+            "PULUMI_BACKEND_URL": "s3://state?region=eu-central-1",
+            "AWS_PREVIEW_ROLE_ARN": "arn:preview",
+        },
+        "dev": {"AWS_DEPLOY_ROLE_ARN": "arn:deploy"},
+        "prod": {"AWS_DEPLOY_ROLE_ARN": "arn:deploy"},
+    }
+
+
+def test_pushes_deploy_the_stacks_that_were_bootstrapped(
+    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    github = FakeGitHub(tmp_path, monkeypatch)
+    (tmp_path / "Pulumi.dev.yaml").write_text("config: {'trainyard:profile': minimal}\n")
+    bootstrap.tell_github("acme/rides", STATE, ROLES)
+    assert "STACKS" not in github["variables"]["repository"]
+    for stack in ("dev", "prod"):
+        file = tmp_path / f"Pulumi.{stack}.yaml"
+        file.write_text("config: {'trainyard:accountId': '111122223333'}\n")
+        bootstrap.tell_github("acme/rides", STATE, ROLES)
+    assert json.loads(github["variables"]["repository"]["STACKS"]) == ["dev", "prod"]
+
+
+def test_an_environment_that_is_there_keeps_its_rules(
+    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = {"prod": {"reviewers[][id]": "the whole team"}}
+    github = FakeGitHub(tmp_path, monkeypatch, environments=ours)
+    for _ in range(2):
+        bootstrap.tell_github("acme/rides", STATE, ROLES)
+        assert github["environments"]["prod"] == ours["prod"]
+
+
+def test_the_accounts_settings_name_the_environments(
+    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.write_text("config: {'trainyard:deployEnvironments': [staging]}\n")
+    github = FakeGitHub(tmp_path, monkeypatch)
+    bootstrap.tell_github("acme/rides", STATE, ROLES)
+    assert list(github["environments"]) == ["preview", "staging"]
+
+
+def test_a_plan_without_protection_rules_is_said(
+    settings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    github = FakeGitHub(tmp_path, monkeypatch, plan="free")
+    bootstrap.tell_github("acme/rides", STATE, ROLES)
+    assert list(github["environments"]) == ["preview", "dev", "prod"]
+    assert github["variables"]["prod"] == {"AWS_DEPLOY_ROLE_ARN": "arn:deploy"}
+    said = capsys.readouterr().out
+    assert "prod is not protected" in said
+    assert "HTTP 422" in said
+
+
+def test_without_a_login_the_commands_are_printed_and_can_be_typed(
+    settings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    github = FakeGitHub(tmp_path, monkeypatch, logged_in=False)
+    bootstrap.tell_github("acme/rides", STATE, ROLES)
+    typed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("gh ")]
+    assert github["variables"] == {}
+    github.set(logged_in=True)
+    subprocess.run(["sh", "-ec", "\n".join(typed)], check=True)
+    printed = {name: github[name] for name in ("environments", "variables")}
+
+    github.set(environments={}, variables={})
+    bootstrap.tell_github("acme/rides", STATE, ROLES)
+    assert {name: github[name] for name in printed} == printed

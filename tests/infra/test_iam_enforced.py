@@ -288,9 +288,9 @@ def github(url: str, account: Recording) -> dict[str, str]:
     return found
 
 
-def github_session(url: str, role: str, subject: str) -> Callable[[str], Any]:
+def github_session(url: str, role: str, subject: str, **claims: str) -> Callable[[str], Any]:
     session = Session(home=Path(), port=int(url.rsplit(":", 1)[1]))
-    given = session.take_role(role, subject)
+    given = session.take_role(role, subject, **claims)
     return lambda service: client(url, service, **{k.lower(): v for k, v in given.items()})
 
 
@@ -307,16 +307,51 @@ def test_a_job_in_a_deploy_environment_takes_the_deploy_role(
     [
         "repo:acme@11/rides@22:pull_request",
         "repo:acme@11/rides@22:ref:refs/heads/main",
+        "repo:acme@11/rides@22:ref:refs/heads/x",
+        "repo:acme@11/rides@22:ref:refs/heads/environment:prod",
+        "repo:acme@11/rides@22:ref:refs/tags/v1",
         "repo:acme@11/rides@22:environment:preview",
         "repo:acme@11/rides@23:environment:prod",
         "repo:acme@12/rides@22:environment:prod",
         "repo:evil@99/rides@22:environment:prod",
         "repo:acme@11/rides@22:environment:prod-2",
         "repo:acme/rides:environment:prod",
+        "repo:acme@11/rides@22:environment:*",
+        "repo:acme@11/rides@22:environment:PROD",
     ],
 )
 def test_anyone_else_is_refused(url: str, github: dict[str, str], subject: str) -> None:
     assert refused(lambda: github_session(url, github["deploy"], subject))
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{"aud": "https://github.com/acme"}, {"iss": "https://token.example.com"}],
+    ids=["audience", "issuer"],
+)
+@pytest.mark.parametrize(("role", "environment"), [("deploy", "prod"), ("preview", "preview")])
+def test_a_token_for_somebody_else_is_refused(
+    url: str, github: dict[str, str], role: str, environment: str, claims: dict[str, str]
+) -> None:
+    subject = f"repo:acme@11/rides@22:environment:{environment}"
+    assert not refused(lambda: github_session(url, github[role], subject))
+    assert refused(lambda: github_session(url, github[role], subject, **claims))
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "repo:acme@11/rides@22:pull_request",
+        "repo:acme@11/rides@22:ref:refs/heads/main",
+        "repo:acme@11/rides@22:environment:dev",
+        "repo:evil@99/rides@22:environment:preview",
+        "repo:acme@11/rides@23:environment:preview",
+    ],
+)
+def test_only_the_preview_environment_previews(
+    url: str, github: dict[str, str], subject: str
+) -> None:
+    assert refused(lambda: github_session(url, github["preview"], subject))
 
 
 PREVIEW_MAY_NOT: dict[str, Call] = {
@@ -349,6 +384,18 @@ DEPLOYMENT_MAY_NOT: dict[str, Call] = {
 }
 
 
+DEPLOYMENT_MAY: dict[str, Call] = {
+    "read Prefect Cloud's key": secret("trainyard-dev-prefect-api-key-AbCdEf"),
+    "note a release": lambda c: c("ssm").put_parameter(
+        Name="/trainyard/dev/releases", Value="[]", Overwrite=True
+    ),
+    "read what was released": parameter("/trainyard/dev/releases"),
+    "follow a task's log": lambda c: c("logs").get_log_events(
+        logGroupName="/trainyard/dev/deployer", logStreamName="x"
+    ),
+}
+
+
 def test_a_preview_may_look(url: str, github: dict[str, str]) -> None:
     preview = github_session(url, github["preview"], "repo:acme@11/rides@22:environment:preview")
     assert not refused(lambda: preview("ec2").describe_vpcs())
@@ -359,6 +406,12 @@ def test_a_preview_may_look(url: str, github: dict[str, str]) -> None:
 def test_a_preview_may_not(url: str, github: dict[str, str], roles: Roles, what: str) -> None:
     preview = github_session(url, github["preview"], "repo:acme@11/rides@22:environment:preview")
     assert refused(lambda: PREVIEW_MAY_NOT[what](preview))
+
+
+@pytest.mark.parametrize("what", DEPLOYMENT_MAY)
+def test_a_deployment_may(url: str, github: dict[str, str], roles: Roles, what: str) -> None:
+    deploy = github_session(url, github["deploy"], "repo:acme@11/rides@22:environment:prod")
+    assert not refused(lambda: DEPLOYMENT_MAY[what](deploy))
 
 
 @pytest.mark.parametrize("what", DEPLOYMENT_MAY_NOT)

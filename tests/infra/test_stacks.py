@@ -15,6 +15,7 @@ from infra import recorder
 from infra.iam import UNSCOPED
 from infra.readiness import Servers, note
 from infra.recorder import Recording, bare
+from infra.releases import Images, Release, Told
 from tests.infra.invariants import RULES, Rule, broken
 
 DIGEST = f"registry.example/trainyard/flow@sha256:{'a' * 64}"
@@ -137,6 +138,23 @@ def test_a_new_image_of_a_server_waits_for_its_migration_and_leaves_the_others_a
     assert counts(made) == {"worker": 1, "mlflow": 0, "prefect": 1}
 
 
+def images_of(made: Recording) -> set[str]:
+    return {container["image"] for _, container in made.containers()}
+
+
+def test_a_released_stack_keeps_its_images_whoever_runs_the_program() -> None:
+    images = Images(flow=DIGEST, worker=DIGEST, mlflow=DIGEST)
+    release = Release(commit="c" * 40, tree="d" * 40, images=images)
+    told = Told(release=release, completed=False).model_dump_json()
+    made = recorder.run(profile="ha", noted=READY, released=told)
+    assert images_of(made) == {DIGEST}
+    assert counts(made) == {"worker": 2, "mlflow": 1, "prefect": 1}
+    assert bare(made.exports["flow_image"]) == DIGEST
+    newer = DIGEST.replace("aaaa", "bbbb")
+    named = recorder.run(profile="ha", noted=READY, released=told, workerImage=newer)
+    assert images_of(named) == {DIGEST, newer}
+
+
 # --- what settings change -------------------------------------------------------------------------
 def test_durable_data_is_protected_and_a_rehearsals_is_not() -> None:
     protected = {r.type.rsplit(":", 1)[1] for r in stack("standard").resources if r.protect}
@@ -231,18 +249,21 @@ def test_every_statement_on_everything_has_a_reason_and_every_reason_a_statement
     assert used == set(UNSCOPED)
 
 
-def test_github_is_trusted_by_number_and_environment() -> None:
-    made = stack("account")
-    (statement,) = made.one("Role", "github-deploy").document("assumeRolePolicy")["Statement"]
-    exactly = statement["Condition"]["StringEquals"]
+@pytest.mark.parametrize(
+    ("role", "environments"), [("github-deploy", ["dev", "prod"]), ("github-preview", ["preview"])]
+)
+def test_github_is_trusted_by_number_and_environment(role: str, environments: list[str]) -> None:
+    (statement,) = stack("account").one("Role", role).document("assumeRolePolicy")["Statement"]
     issuer = "token.actions.githubusercontent.com"
-    assert exactly[f"{issuer}:sub"] == [
-        "repo:acme@11/rides@22:environment:dev",
-        "repo:acme@11/rides@22:environment:prod",
-    ]
-    assert exactly[f"{issuer}:repository_id"] == "22"
-    assert exactly[f"{issuer}:aud"] == "sts.amazonaws.com"
-    assert list(statement["Condition"]) == ["StringEquals"]
+    assert list(statement["Principal"]) == ["Federated"]
+    subjects = [f"repo:acme@11/rides@22:environment:{each}" for each in environments]
+    assert statement["Condition"] == {
+        "StringEquals": {
+            f"{issuer}:aud": "sts.amazonaws.com",
+            f"{issuer}:sub": subjects,
+            f"{issuer}:repository_id": "22",
+        }
+    }
 
 
 def test_who_previews_changes_nothing() -> None:

@@ -1,7 +1,9 @@
 """`make up STACK=`: the order of its steps, and that a broken one can be repeated."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ class World:
         self.servers, self.image = servers, image
         self.stack = "dev"
         self.noted: dict[str, Any] = {}
+        self.parameters: dict[str, str] = {}
         self.log: list[str] = []
         self.running: set[str] = set()
         self.broken: str | None = None
@@ -49,12 +52,20 @@ class World:
             assert "prefect" in self.running, "registered before the server runs"
 
     def write_parameter(self, name: str, value: str) -> None:
-        assert name == "/trainyard/dev/ready"
-        self.noted = json.loads(value)
+        self.parameters[name.removeprefix("/trainyard/dev/")] = value
+        self.noted = json.loads(self.parameters.get("ready", "{}"))
 
-    def run_here(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def read_secret(self, arn: str) -> str:
+        assert arn == OUTPUTS["work_pool"]["api_secret"]
+        return "pnu_kept"
+
+    def run_here(self, command: Sequence[str], environment: Mapping[str, str], code: Path) -> None:
         assert environment["TRAINYARD_IMAGE"] == self.image
+        assert environment.get("PREFECT_API_KEY") == (
+            None if "PREFECT_API_KEY" in os.environ else "pnu_kept"
+        )
         assert command[3] == "/trainyard/dev/outputs"
+        assert (code / "infra/deployer.py").exists()
         self._do(" ".join(["here", *command[4:]]))
 
     def _do(self, step: str) -> None:
@@ -74,7 +85,7 @@ class World:
         return self.log
 
 
-OUTPUTS = {
+OUTPUTS: dict[str, Any] = {
     "stack": "dev",
     "prefect_api_url": "https://api.prefect.cloud/api",
     "tracking_uri": "http://mlflow.dev.trainyard.internal:5000",
@@ -120,6 +131,19 @@ def test_with_prefect_cloud_this_machine_registers() -> None:
     world = World(CLOUD)
     assert world.make_up() == ["up", "migrate-mlflow", "up", "here --register-only", "up"]
     assert world.running == {"mlflow", "worker"}
+
+
+def test_prefect_clouds_key_comes_from_secrets_manager_unless_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for given in (None, "pnu_mine"):
+        if given:
+            monkeypatch.setenv("PREFECT_API_KEY", given)
+        else:
+            monkeypatch.delenv("PREFECT_API_KEY", raising=False)
+        world = World(CLOUD)
+        world.make_up()
+        assert world.make_deploy() == ["here"]
 
 
 def test_flows_are_deployed_from_where_prefect_is_reached() -> None:
@@ -186,8 +210,8 @@ class Client:
         class ResourceNotFoundException(Exception):  # noqa: N818
             pass
 
-    def __init__(self, code: int | None):
-        self.code, self.polls = code, 0
+    def __init__(self, code: int | None, lines: Sequence[str] = ("registered",)):
+        self.code, self.lines, self.polls = code, lines, 0
         self.started: dict[str, Any] = {}
 
     def client(self, name: str) -> "Client":
@@ -210,11 +234,17 @@ class Client:
         return {"taskDefinition": {"containerDefinitions": [container]}}
 
     def get_log_events(self, **given: Any) -> dict[str, Any]:
+        """One line a poll, and the last ones when the task has stopped."""
         assert given["logStreamName"] == "deployer/deployer/1"
-        return {"events": [{"message": "registered\n"}]}
+        if self.polls == 1:
+            raise self.exceptions.ResourceNotFoundException
+        at = int(given.get("nextToken", 0))
+        new = self.lines[at : at + 1]
+        events = [{"message": f"{line}\n"} for line in new]
+        return {"events": events, "nextForwardToken": str(at + len(new))}
 
 
-def boto(client: Client) -> stacks.Boto:
+def boto(client: Client, clock: Callable[[float], None] = lambda seconds: None) -> stacks.Boto:
     tasks = {
         "cluster": "arn:cluster/c",
         "subnets": ["subnet-1"],
@@ -222,13 +252,18 @@ def boto(client: Client) -> stacks.Boto:
         "definitions": {"deployer": "arn:definition"},
         "security_groups": {"deployer": "sg-1"},
     }
-    return stacks.Boto(client, tasks, clock=lambda seconds: None)
+    return stacks.Boto(client, tasks, clock)
 
 
-def test_a_task_is_waited_for_and_its_log_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    client = Client(0)
-    boto(client).run_task("deployer", ["python"])
-    assert "registered" in capsys.readouterr().out
+def test_a_task_is_waited_for_and_its_log_is_shown_meanwhile(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    client, said = Client(0, ["registered", "deployed", "removed", "done"]), list[str]()
+    boto(client, lambda seconds: said.append(capsys.readouterr().out)).run_task(
+        "deployer", ["python"]
+    )
+    said.append(capsys.readouterr().out)
+    assert said == ["", "  | registered\n", "", "  | deployed\n  | removed\n  | done\n"]
     overrides = client.started["overrides"]["containerOverrides"]
     assert overrides == [{"name": "deployer", "command": ["python"]}]
 

@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
+from infra.docker import docker
 from infra.rehearsal.session import IMAGE, Session
 
 LOGS = "/emulator"
@@ -286,11 +287,11 @@ def test_a_service_waits_for_health_and_replaces_what_loses_it(
         first = next(t for t in account.tasks_of("sick") if t["taskArn"] != old)
         assert first["healthStatus"] == "HEALTHY"
         container = first["containers"][0]["runtimeId"]
-        emulator.docker("pause", container)  # which Docker calls unhealthy
+        docker("pause", container)  # which Docker calls unhealthy
         time.sleep(1)
-        emulator.docker("unpause", container)
+        docker("unpause", container)
         assert account.describe(first["taskArn"])["lastStatus"] == "RUNNING"
-        emulator.docker("exec", container, "rm", "/tmp/ok")  # noqa: S108
+        docker("exec", container, "rm", "/tmp/ok")  # noqa: S108
         assert account.end(first["taskArn"])["stoppedReason"] == (
             "Task failed container health checks"
         )

@@ -6,26 +6,30 @@ A stack costs minutes, so the tests of a mode share one, and run in the order of
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from infra import images
+from infra.docker import docker
+from infra.drift import look
 from infra.outputs import StackOutputs
 from infra.rehearsal.drills import WAVES, run_wave
 from infra.rehearsal.rehearse import MODES, Rehearsal, check_rights, check_services, train
 from infra.rehearsal.session import ROOT, Session
+from infra.release import Steps, release, rollback
+from infra.releases import Images, Release
+from infra.stacks import StackError
 
 pytestmark = pytest.mark.timeout(1200)
 
 # Properties that the emulator reads back otherwise than it was told, by type. A refresh shows these
 # and nothing else; a test holds the list to what is needed.
 READ_BACK = {
-    "aws:cloudwatch/metricAlarm:MetricAlarm": {"alarmActions", "okActions"},
-    "aws:rds/instance:Instance": {"enabledCloudwatchLogsExports"},
-    # not the emulator's: `make up` wrote its note there, as it should
-    "aws:ssm/parameter:Parameter": {"version"},
+    "cloudwatch/metricAlarm": {"alarmActions", "okActions"},
+    "rds/instance": {"enabledCloudwatchLogsExports"},
 }
 
 
@@ -42,6 +46,15 @@ class Rehearsed:
         output = self.rehearsal.pulumi.run(*arguments)
         self.seconds[arguments[0]] = time.monotonic() - started
         return output
+
+    def deliver(self, command: Callable[..., None], *given: Release) -> Steps:
+        """`make release` or `make rollback`."""
+        steps = Steps("rehearsal")
+        try:
+            command(self.rehearsal.pulumi, *given, steps, self.rehearsal.connect)
+        finally:
+            print(steps.markdown())
+        return steps
 
     def changes(self, **settings: Any) -> dict[str, str]:
         """What a preview with other settings would do: resource name -> operation, if any."""
@@ -128,33 +141,64 @@ def test_a_new_password_changes_who_uses_it(rehearsed: Rehearsed) -> None:
 
 
 def test_nothing_has_drifted_but_what_the_emulator_reads_back(rehearsed: Rehearsed) -> None:
-    assert drift(rehearsed.run("refresh", "--preview-only", "--diff")) == READ_BACK
-
-
-def drift(diff: str) -> dict[str, set[str]]:
-    """What a refresh would change, from what it prints: type -> properties.
-
-    (Its JSON holds the state as it was twice.) An empty list or map that appears is no drift.
-    """
     found: dict[str, set[str]] = {}
-    kind, depth = "", 0
-    for line in diff.splitlines():
-        header = re.match(r"^( *)[~-] (aws:\S+): \((update|delete)\)", line)
-        changed = re.match(rf"^ {{{depth + 2}}}[~+-] (\w+) *: (.*)$", line)
-        if header:
-            kind, depth = header[2], len(header[1])
-        elif changed and changed[2] not in ("[]", "{}"):
-            found.setdefault(kind, set()).add(changed[1])
-    return found
+    for change in look(rehearsed.rehearsal.pulumi).changes:
+        found.setdefault(change.kind, set()).update(change.properties)
+    assert found == READ_BACK
 
 
 def test_what_runs_is_as_it_should_be(rehearsed: Rehearsed) -> None:
     check_services(rehearsed.rehearsal)
 
 
-def test_the_flows_are_deployed_and_train_a_champion(rehearsed: Rehearsed) -> None:
-    rehearsed.rehearsal.deploy()
+def test_a_release_brings_flows_that_train_a_champion(
+    rehearsed: Rehearsed, image_ids: dict[str, str]
+) -> None:
+    rehearsed.rehearsal.unpin()
+    rehearsed.deliver(release, release_of(1, image_ids))
     print(train(rehearsed.rehearsal))
+
+
+def test_the_same_release_again_is_nothing_to_deploy(
+    rehearsed: Rehearsed, image_ids: dict[str, str]
+) -> None:
+    steps = rehearsed.deliver(release, release_of(1, image_ids))
+    assert "nothing to deploy" in steps.heading
+    assert steps.rows == []
+
+
+def test_a_release_whose_smoke_run_fails_is_rolled_back(
+    rehearsed: Rehearsed, image_ids: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    bad = release_of(2, {**image_ids, "flow": broken_flow_image()})
+    with pytest.raises(StackError):
+        rehearsed.deliver(release, bad)
+    assert "broken on purpose" in "".join(capfd.readouterr())
+    assert rehearsed.rehearsal.pulumi.outputs()["flow_image"] == bad.images.flow
+    steps = rehearsed.deliver(rollback)
+    assert [what for what, *_ in steps.rows] == ["the stack", "deployments", "smoke run"]
+    assert rehearsed.rehearsal.pulumi.outputs()["flow_image"] == image_ids["flow"]
+    assert rehearsed.changes() == {}  # nor does the next `make up` change what runs
+
+
+def release_of(number: int, image_ids: dict[str, str]) -> Release:
+    """A release of this clone's commit, with images that no registry needs to hold."""
+    commit = images.current_commit().revision.split("-")[0]
+    return Release(commit=commit, tree=f"{number:040x}", images=Images(**image_ids))
+
+
+def broken_flow_image() -> str:
+    """This clone's flow image, but for the smoke flow, which fails."""
+    return docker(
+        *("build", "-q", "-"),
+        stdin=f"""
+FROM trainyard-flow:{images.current_commit().tag}
+USER 0
+RUN cd /app/flows/smoke && rm -r __pycache__ \\
+    && sed -i 's/^    settings, run = .*/    raise RuntimeError("broken on purpose")/' smoke.py
+USER 1000:1000
+""",
+    ).stdout.strip()
 
 
 def test_roles_may_do_what_was_used_and_nothing_else(rehearsed: Rehearsed) -> None:

@@ -6,28 +6,29 @@ from pathlib import Path
 import boto3
 import pytest
 
+from infra.docker import docker
 from infra.rehearsal.session import CONTAINER, RehearsalError, Session
 
 
-def emulator_id(session: Session) -> str:
-    return session.docker("inspect", "--format", "{{.Id}}", CONTAINER).stdout
+def emulator_id() -> str:
+    return docker("inspect", "--format", "{{.Id}}", CONTAINER).stdout
 
 
 def test_a_later_command_of_the_same_session_finds_its_emulator(emulator: Session) -> None:
-    running = emulator_id(emulator)
+    running = emulator_id()
     Session(home=emulator.home).start()
-    assert emulator_id(emulator) == running
+    assert emulator_id() == running
 
 
 def test_another_session_leaves_the_emulator_alone(emulator: Session, tmp_path: Path) -> None:
-    running = emulator_id(emulator)
+    running = emulator_id()
     other = Session(home=tmp_path)
     with pytest.raises(RehearsalError) as refused:
         other.start()
     assert str(emulator.home) in str(refused.value)
     assert "make down STACK=rehearsal" in str(refused.value)
     other.stop()
-    assert emulator_id(emulator) == running
+    assert emulator_id() == running
     assert emulator.answers()
 
 

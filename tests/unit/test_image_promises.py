@@ -40,14 +40,14 @@ def test_what_is_not_committed_shows_in_the_tag() -> None:
 
 def test_a_broken_promise_says_which_and_by_what() -> None:
     kept = Trial(loads={"flows/a.py:a": (3.9, 9.0)}, packages=[("polars", 138_000_000)])
-    assert images.broken_promises(749_000_000, kept, emulated=False) == []
-    (size,) = images.broken_promises(751_000_000, kept, emulated=False)
+    assert images.broken_promises(749_000_000, kept, timed=True) == []
+    (size,) = images.broken_promises(751_000_000, kept, timed=True)
     assert "adds 751 MB to its base, more than 750" in size
     assert "polars 138 MB" in size
     slow = Trial(loads={"flows/a.py:a": (4.1, 4.1)}, packages=[])
-    (load,) = images.broken_promises(0, slow, emulated=False)
+    (load,) = images.broken_promises(0, slow, timed=True)
     assert load.startswith("flows/a.py:a takes 4.1 s to load, more than 4")
-    assert images.broken_promises(0, slow, emulated=True) == []
+    assert images.broken_promises(0, slow, timed=False) == []
 
 
 def test_a_private_index_and_a_network_of_the_machine_reach_the_build(

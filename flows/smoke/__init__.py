@@ -1,0 +1,1 @@
+"""The smallest run that shows a stack works."""
