@@ -37,7 +37,7 @@ ELSEWHERE = {
     "make preview": "tests/rehearsal: it needs the policy pack's environment",
     "make deploy": "tests/rehearsal: it needs a Prefect server",
     "make doctor": "has tests of its own",
-    "make bootstrap": "tests/rehearsal/test_bootstrap.py",
+    "make bootstrap": "tests/rehearsal/test_first_push.py",
     "pulumi config set": "a setting's effect is tested, its file is Pulumi's own",
 }
 
