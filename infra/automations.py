@@ -1,4 +1,4 @@
-"""What Prefect's server does by itself when a run of a work pool dies.
+"""What Prefect's server does by itself when a run of a work pool dies, and what it tells people.
 
 A run that goes silent, or waits too long for its machine, becomes Crashed. A crashed run is
 scheduled again, as the same run: what its tasks have finished comes from the result storage. The
@@ -20,8 +20,13 @@ SETTLE = 60.0
 # ECS's own report, as prefect_aws words it, is the last one: nothing has to settle.
 TASK_GONE = "The following containers stopped *"
 STARTS = 3
+# How long after its time a run that nobody has taken is told of.
+LATE = 600.0
 # How long a start's crash is remembered as answered: longer than a run waits in a queue.
 MEMORY = 7 * 24 * 3600.0
+
+# What flows/platform/events.py calls it.
+MODEL_PROMOTED = "trainyard.model.promoted"
 
 RECOVERING = "Recovering"
 GOES_ON = "It is scheduled again, and goes on after the tasks that it has finished."
@@ -36,6 +41,7 @@ def automations(
     wait_for_machine: float = WAIT_FOR_MACHINE,
     settle: float = SETTLE,
     starts: int = STARTS,
+    late: float = LATE,
 ) -> list[AutomationCore]:
     """The automations of a work pool; `notify` is the block that tells people, if there is one."""
     any_run = {RUN: "prefect.flow-run.*"}
@@ -56,13 +62,15 @@ def automations(
     counted = {**any_run, COUNT: [str(count) for count in range(starts)]}
     again = _becomes("SCHEDULED", "Crashed, and scheduled again.", name="AwaitingRetry")
 
-    def tell(what_next: str) -> list[dict[str, Any]]:
-        body = (
-            "{{ flow.name }}/{{ deployment.name }}: run {{ flow_run.name }} is"
-            f" {{{{ flow_run.state.name }}}}: {{{{ flow_run.state.message }}}} {what_next}"
-        )
+    def say(body: str) -> list[dict[str, Any]]:
         action = {"type": "send-notification", "block_document_id": notify, "body": body}
         return [{**action, "subject": "Trainyard"}] if notify else []
+
+    run = "{{ flow.name }}/{{ deployment.name }}: run {{ flow_run.name }}"
+
+    def tell(what_next: str) -> list[dict[str, Any]]:
+        state = "{{ flow_run.state.name }}: {{ flow_run.state.message }}"
+        return say(f"{run} is {state} {what_next}")
 
     wanted: list[dict[str, Any]] = [
         {
@@ -146,8 +154,8 @@ def automations(
             "actions": [again],
         },
     ]
-    if notify:  # without, there is nothing to do: the run stays Crashed
-        wanted.append(
+    if notify:  # without, there is nothing to do
+        wanted += [
             {
                 "name": f"{work_pool}: a run that crashes again and again is given up",
                 "description": "It stays Crashed; people are told.",
@@ -164,8 +172,52 @@ def automations(
                     "within": 2 * settle,
                 },
                 "actions": tell("It is given up: look at its log, then retry it in Prefect."),
-            }
-        )
+            },
+            {
+                "name": f"{work_pool}: people hear of a run that failed",
+                "description": "Nothing starts it again but its own retries, which it has had.",
+                "trigger": {
+                    "type": "event",
+                    "posture": "Reactive",
+                    "expect": ["prefect.flow-run.Failed"],
+                    "match": any_run,
+                    "match_related": in_pool,
+                },
+                "actions": tell("Nothing starts it again: look at its log."),
+            },
+            {
+                "name": f"{work_pool}: people hear of a run that is late",
+                "description": "No worker has taken it.",
+                "trigger": {
+                    "type": "event",
+                    "posture": "Proactive",
+                    "after": ["prefect.flow-run.Late"],
+                    "expect": ["prefect.flow-run.*"],
+                    "match": any_run,
+                    "match_related": in_pool,
+                    "for_each": [RUN],
+                    "within": late,
+                },
+                "actions": say(
+                    f"{run} should have started {late / 60:.0f} minutes ago, and no worker has"
+                    " taken it: is one running, and has it room?"
+                ),
+            },
+            {
+                "name": f"{work_pool}: people hear of a new champion",
+                "description": "A flow has given a model's version the alias `champion`.",
+                "trigger": {
+                    "type": "event",
+                    "posture": "Reactive",
+                    "expect": [MODEL_PROMOTED],
+                    "match_related": in_pool,
+                },
+                "actions": say(
+                    "{{ event.payload.model }}: version {{ event.payload.version }} is the new"
+                    " champion. {{ event.payload.description }}"
+                ),
+            },
+        ]
     return [AutomationCore.model_validate(each) for each in wanted]
 
 

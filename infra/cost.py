@@ -65,6 +65,7 @@ FREE = {
 # Paid by what goes through or stays in them; an idle stack's is cents.
 BY_USE = {
     "cloudwatch/logGroup": "0.50 $ a GB taken in",
+    "cloudwatch/logMetricFilter": "0.30 $ a metric and month, by the hours in which it counted",
     "ec2/flowLog": "0.50 $ a GB taken in",
     "ecr/repository": "0.10 $ a GB and month",
     "s3/bucket": "0.023 $ a GB and month",

@@ -17,11 +17,16 @@ from infra.components.fargate import Platform, Service
 from infra.components.flow_runs import FlowRuns, FlowRunsArgs
 from infra.components.network import Network, NetworkArgs, Placement, open_port
 from infra.components.observability import (
+    NEW_CHAMPION,
+    RUN_FAILED,
+    RUN_MARKED_CRASHED,
+    RUN_REPORTED_CRASHED,
     Observability,
     ObservabilityArgs,
     database_alarms,
     memory_alarm,
     observer_alarms,
+    run_alarms,
     service_alarms,
 )
 from infra.components.prefect_api import API_KEY, PrefectApi
@@ -249,7 +254,13 @@ def environment(
         ),
         opts,
     )
-    alarms = observer_alarms(observer.queue_name, observer.dead_letter_name, observer.rule_name)
+    flow_log, worker_log = flow_runs.log_group_name, worker.service.task.log_group_name
+    observability.count("RunsFailed", flow_log, "failed", RUN_FAILED)
+    observability.count("RunsCrashed", flow_log, "crashed", RUN_REPORTED_CRASHED)
+    observability.count("RunsCrashed", worker_log, "gone", RUN_MARKED_CRASHED)
+    observability.count("Champions", flow_log, "champion", NEW_CHAMPION)
+    alarms = run_alarms(observability.namespace)
+    alarms += observer_alarms(observer.queue_name, observer.dead_letter_name, observer.rule_name)
     for label, (service, count) in running.items():
         if getattr(may_run, label):  # what is held back isn't down
             alarms += service_alarms(

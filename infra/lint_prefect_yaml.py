@@ -194,14 +194,6 @@ def _deployment(
         )
     if "parameters" not in wrong:
         yield from _parameters_and_schedules(where, flow, rendered)
-    schedules = raw.get("schedules")
-    for schedule in schedules if isinstance(schedules, list) else []:
-        if isinstance(schedule, dict) and schedule.get("active") is None:
-            yield (
-                f"{where}.schedules[{schedule.get('slug') or schedules.index(schedule)}].active:"
-                " missing, so it would start runs where the stack's schedules rest;"
-                ' write active: "{{ $TRAINYARD_ACTIVE_SCHEDULES }}", or true'
-            )
     yield from _concurrency_limit(f"{where}.concurrency_limit", raw.get("concurrency_limit"))
     yield from _triggers(f"{where}.triggers", flow, rendered.get("triggers"))
     rest = {key: each for key, each in rendered.items() if key not in ("work_pool", *_STEPS)}
@@ -319,6 +311,11 @@ def _schedule(where: str, schedule: dict[str, Any]) -> Iterator[str]:
         return
     if not schedule.get("timezone"):
         yield f"{where}.timezone: missing, so it would be UTC; name one, such as America/New_York"
+    if schedule.get("active") is None:
+        yield (
+            f"{where}.active: missing, so it would start runs where the stack's schedules rest;"
+            ' write active: "{{ $TRAINYARD_ACTIVE_SCHEDULES }}", or true'
+        )
     known = {key: value for key, value in schedule.items() if key in _keys(RawScheduleConfig)}
     wrong = _type_errors(where, RawScheduleConfig, known, set())
     yield from wrong.values()

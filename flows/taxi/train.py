@@ -35,6 +35,7 @@ from flows.platform.artifact_store import (
     write,
     write_parquet,
 )
+from flows.platform.events import model_promoted
 from flows.platform.run_info import current_run
 from flows.platform.settings import load_settings
 from flows.platform.tracking import (
@@ -368,6 +369,8 @@ def stage(experiment: Experiment, dataset: Dataset, model: LoggedModel) -> Stage
         model.trained.run_id,
         description,
     )
+    get_run_logger().info("%s: version %s is the new champion", MODEL_NAME, version)
+    model_promoted(MODEL_NAME, version, description)
     return StagedModel(
         name=MODEL_NAME,
         version=version,

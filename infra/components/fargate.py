@@ -123,6 +123,7 @@ class Task(pulumi.ComponentResource):
     """A task definition, its log group and two roles: what starts it, and what it may do."""
 
     definition: aws.ecs.TaskDefinition
+    log_group_name: Output[str]
 
     def __init__(self, name: str, args: TaskArgs, opts: ResourceOptions | None = None):
         super().__init__("trainyard:compute:Task", name, None, opts)
@@ -159,6 +160,7 @@ class Task(pulumi.ComponentResource):
             # A role without its policy yet would fail the first start.
             opts=ResourceOptions(parent=self, depends_on=[*started, *allowed]),
         )
+        self.log_group_name = logs.name
         self.register_outputs({"definition": self.definition.arn})
 
 

@@ -2,6 +2,7 @@
 people.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +13,14 @@ from pulumi import Input, Output, ResourceOptions
 
 from infra import iam
 from infra.naming import Location
+
+# What logs say in one line, in these words of Prefect's and ours. A failed flow's task ends with 0,
+# so it is its log that tells; a crash is told by the run's own supervisor or, where that died too,
+# by the worker when ECS says so.
+RUN_FAILED = ("Flow run '", "Finished in state Failed(")
+RUN_REPORTED_CRASHED = ("Reported flow run '", "as crashed")
+RUN_MARKED_CRASHED = ("Marking flow run ", "as crashed")
+NEW_CHAMPION = ("is the new champion",)
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,8 @@ class Alarm:
     periods: int = 1
     silence: Literal["breaching", "notBreaching", "missing"] = "notBreaching"
     """What no data means: for a heartbeat, trouble; for a count of errors, none."""
+    ends: bool = True
+    """People are told of its end too."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,25 @@ class Observability(pulumi.ComponentResource):
         self.topic_arn = topic.arn
         self.register_outputs({"topic_arn": self.topic_arn})
 
+    def count(self, metric: str, log_group: Input[str], name: str, words: Sequence[str]) -> None:
+        """Count the log lines that hold all the words; more logs may add to a metric."""
+        aws.cloudwatch.LogMetricFilter(
+            f"{self._name}-{name}",
+            log_group_name=log_group,
+            pattern=" ".join(json.dumps(each) for each in words),
+            metric_transformation={
+                "namespace": self.namespace,
+                "name": metric,
+                "value": "1",
+            },
+            opts=ResourceOptions(parent=self),
+        )
+
+    @property
+    def namespace(self) -> str:
+        """Where the stack's own metrics are."""
+        return f"Trainyard/{self._args.stack}"
+
     def watch(self, alarms: Sequence[Alarm]) -> None:
         """Add alarms, and a dashboard that shows their metrics."""
         for alarm in alarms:
@@ -92,7 +122,7 @@ class Observability(pulumi.ComponentResource):
                 threshold=alarm.above if alarm.above is not None else alarm.below,
                 treat_missing_data=alarm.silence,
                 alarm_actions=[self.topic_arn],
-                ok_actions=[self.topic_arn],
+                ok_actions=[self.topic_arn] if alarm.ends else [],
                 opts=ResourceOptions(parent=self),
             )
         aws.cloudwatch.Dashboard(
@@ -242,4 +272,29 @@ def observer_alarms(queue: Input[str], dead_letters: Input[str], rule: Input[str
             above=0,
             statistic="Sum",
         ),
+    ]
+
+
+def run_alarms(namespace: str) -> list[Alarm]:
+    """What becomes of runs, for those who read mail and not Prefect: one message for all runs of a
+    minute, and none when it is over.
+    """
+    says = {
+        "RunsFailed": "A flow run failed: Prefect and the log of the flows say why",
+        "RunsCrashed": "A flow run's process or task died: Prefect says whether it goes on",
+        "Champions": "A model has a new champion: MLflow and Prefect say which",
+    }
+    return [
+        Alarm(
+            metric.lower(),
+            text,
+            namespace,
+            metric,
+            {},
+            above=0,
+            statistic="Sum",
+            period=60,
+            ends=False,
+        )
+        for metric, text in says.items()
     ]

@@ -1,4 +1,5 @@
-"""A run that is killed in silence, on a real server with a worker: what becomes of it, who is told.
+"""Runs that die, fail or are late, and a new champion, on a real server with a worker: what becomes
+of them, and what a webhook on this machine is told.
 
 The other deaths are drills of the rehearsal (infra/rehearsal/drills.py).
 """
@@ -22,19 +23,39 @@ import pytest
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Pending
+from prefect.states import Late, Pending
 
 import infra.register
 from infra.automations import automations
+from infra.components.observability import RUN_FAILED
 from infra.outputs import ProcessWorkPool, StackOutputs
 from infra.register import register
 
-PIPELINE = """
+ROOT = Path(__file__).parents[2]
+PIPELINE = (
+    f"""
 import os
+import sys
 import time
 from pathlib import Path
 
 from prefect import flow, task
+
+sys.path.append({str(ROOT)!r})
+from flows.platform.events import model_promoted
+"""
+    + """
+@task
+def stage() -> None:
+    model_promoted("rides", "7", "RMSE 4.6 min")
+
+@flow
+def promote(folder: str) -> None:
+    stage()
+
+@flow
+def fail(folder: str) -> None:
+    raise RuntimeError("no data")
 
 @task(persist_result=True)
 def load(folder: str) -> int:
@@ -58,6 +79,7 @@ def train(folder: str) -> int:
 @flow
 def rest(folder: str) -> None: ...
 """
+)
 
 AGAIN = "It is scheduled again, and goes on after the tasks that it has finished."
 
@@ -124,6 +146,11 @@ class Pool:
         )
         return self.client.create_flow_run_from_deployment(deployment, **options)
 
+    def deployment(self, run: FlowRun) -> str:
+        assert run.deployment_id
+        flow = self.client.read_flow(run.flow_id)
+        return f"{flow.name}/{self.client.read_deployment(run.deployment_id).name}"
+
     def states(self, run: FlowRun) -> list[State[Any]]:
         return sorted(self.client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
 
@@ -142,6 +169,8 @@ class Died:
     silent: FlowRun
     killed: float
     of_others: FlowRun
+    failed: FlowRun
+    late: FlowRun
 
 
 @pytest.fixture(scope="module")
@@ -165,18 +194,30 @@ def died(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         register(pool.outputs.model_copy(update={"work_pool": others}))
         patch.setenv("TRAINYARD_NOTIFY_WEBHOOK", f"http://127.0.0.1:{server.server_port}/secret")
         # shorter than in the field; 30 s is as often as a heart can beat
-        soon = functools.partial(automations, silence=40, wait_for_machine=30, settle=10)
+        soon = functools.partial(automations, silence=40, wait_for_machine=30, settle=10, late=10)
         patch.setattr(infra.register, "automations", soon)
         register(pool.outputs)
         pool.start_worker()
         try:
             silent = pool.run("train")
-            pid = int(within(60, "the run fits", lambda: _text(pool.folder / "pid")))
+            pid = int(within(180, "the run fits", lambda: _text(pool.folder / "pid")))
             pool.kill_worker()  # nobody is left to say what happened
             os.kill(pid, signal.SIGKILL)
             killed = time.time()
             pool.start_worker()
-            yield Died(pool, silent, killed, pool.run("rest", others.name, state=Pending()))
+            pool.run("promote")
+            client.create_work_queue("asleep", work_pool_name=pool.name, is_paused=True)
+            late = pool.run("rest", work_queue_name="asleep")
+            # what a server's own service does after 15 s; servers of tests don't run it
+            client.set_flow_run_state(late.id, Late())
+            yield Died(
+                pool,
+                silent=silent,
+                killed=killed,
+                of_others=pool.run("rest", others.name, state=Pending()),
+                failed=pool.run("fail"),
+                late=late,
+            )
         finally:
             pool.kill_worker()
             server.shutdown()
@@ -194,11 +235,9 @@ def test_a_run_that_is_killed_in_silence_goes_on_where_it_was(died: Died) -> Non
     assert crash.timestamp.timestamp() - died.killed < 120
     # what had finished wasn't done again
     assert _text(pool.folder / "log").splitlines().count("load") == 1
-    assert run.deployment_id
-    deployment = pool.client.read_deployment(run.deployment_id)
     # a set: Prefect tells things at least once
     assert set(pool.told_of(run)) == {
-        f"train/{deployment.name}: run {run.name} is Crashed: No heartbeat for 40 s: its process or"
+        f"{pool.deployment(run)}: run {run.name} is Crashed: No heartbeat for 40 s: its process or"
         f" machine is gone. {AGAIN}"
     }
 
@@ -206,6 +245,35 @@ def test_a_run_that_is_killed_in_silence_goes_on_where_it_was(died: Died) -> Non
 def test_runs_of_others_are_left_alone(died: Died) -> None:
     time.sleep(5)  # it has waited longer than our runs may, and more
     assert died.pool.names(died.of_others) == ["Pending"]
+
+
+def test_a_run_that_fails_is_told(died: Died) -> None:
+    pool, run = died.pool, died.failed
+    (told,) = within(120, "it is told", lambda: set(pool.told_of(run)))
+    assert told == (
+        f"{pool.deployment(run)}: run {run.name} is Failed: Flow run encountered an exception:"
+        " RuntimeError: no data Nothing starts it again: look at its log."
+    )
+
+
+def test_a_failed_runs_log_says_what_the_alarm_of_the_aws_stack_looks_for(died: Died) -> None:
+    within(120, "it is told", lambda: died.pool.told_of(died.failed))
+    lines = _text(died.pool.folder / "worker.log").splitlines()
+    assert [line for line in lines if all(part in line for part in RUN_FAILED)]
+
+
+def test_a_run_that_no_worker_takes_is_told(died: Died) -> None:
+    pool, run = died.pool, died.late
+    (told,) = within(120, "it is told", lambda: set(pool.told_of(run)))
+    assert told == (
+        f"{pool.deployment(run)}: run {run.name} should have started 0 minutes ago, and no worker"
+        " has taken it: is one running, and has it room?"
+    )
+
+
+def test_a_new_champion_is_told(died: Died) -> None:
+    wanted = "rides: version 7 is the new champion. RMSE 4.6 min"
+    within(120, "it is told", lambda: wanted in died.pool.told)
 
 
 def _text(file: Path) -> str:

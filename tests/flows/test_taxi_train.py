@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import numpy as np
 import polars as pl
 import pytest
@@ -72,6 +74,22 @@ def trained(
         done = execute(schedule(FIFTH_OF_MARCH, num_trials=TRIALS, max_inference_time=1e-3))
         assert ended(done) == ("Completed", ""), done.state
         yield Trained(here, done)
+
+
+def test_the_new_champion_is_an_event_of_its_run(trained: Trained, prefect_server: str) -> None:
+    events = []
+    for _ in range(30):  # it is sent beside the run
+        wanted = {"filter": {"event": {"name": ["trainyard.model.promoted"]}}}
+        events = httpx.post(f"{prefect_server}/events/filter", json=wanted).json()["events"]
+        of_run = f"prefect.flow-run.{trained.run.id}"
+        events = [e for e in events if of_run in json.dumps(e["related"])]
+        if events:
+            break
+        time.sleep(0.5)
+    (event,) = events
+    assert event["resource"]["prefect.resource.id"] == f"trainyard.model.{MODEL_NAME}"
+    assert (event["payload"]["model"], event["payload"]["version"]) == (MODEL_NAME, "1")
+    assert "RMSE" in event["payload"]["description"]
 
 
 def test_the_run_is_named_after_the_newest_months_by_its_scheduled_time(trained: Trained) -> None:

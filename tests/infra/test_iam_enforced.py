@@ -367,6 +367,21 @@ def test_a_deployment_may_not(url: str, github: dict[str, str], roles: Roles, wh
     assert refused(lambda: DEPLOYMENT_MAY_NOT[what](deploy))
 
 
+def test_a_deployment_counts_lines_of_its_own_logs_only(url: str, github: dict[str, str]) -> None:
+    deploy = github_session(url, github["deploy"], "repo:acme@11/rides@22:environment:prod")
+
+    def count(group: str) -> Any:
+        client(url, "logs").create_log_group(logGroupName=group)
+        metric = {"metricNamespace": "Trainyard/dev", "metricName": "x", "metricValue": "1"}
+        return lambda: deploy("logs").put_metric_filter(
+            logGroupName=group, filterName="x", filterPattern="x", metricTransformations=[metric]
+        )
+
+    assert not refused(count("/trainyard/dev/counted"))
+    assert refused(count("/payroll/counted"))
+    assert not refused(lambda: deploy("logs").describe_metric_filters())
+
+
 # --- the boundary ---------------------------------------------------------------------------------
 NEW, BARE = "trainyard-dev-new-0123456", "trainyard-dev-bare-0123456"
 OTHERS = f"arn:aws:iam::{HERE}:policy/generous"

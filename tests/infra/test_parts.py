@@ -2,8 +2,10 @@
 
 import json
 import re
+from importlib.util import find_spec
 from ipaddress import IPv4Network
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,11 @@ from infra import iam
 from infra.components.delivery_roles import subject
 from infra.components.fargate import Container
 from infra.components.network import subnet_cidrs
+from infra.components.observability import (
+    NEW_CHAMPION,
+    RUN_MARKED_CRASHED,
+    RUN_REPORTED_CRASHED,
+)
 from infra.naming import Location, Names
 from infra.readiness import Ready, Servers, note, ready
 from infra.sizes import MEMORY_OF, Size
@@ -159,3 +166,23 @@ def test_a_service_runs_when_its_schema_and_its_api_are_there(
     noted: dict[str, object], servers: Servers, worker: str, expected: Ready
 ) -> None:
     assert ready(noted, servers, worker_image=worker) == expected
+
+
+# --- what alarms look for in logs -----------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("prefect.runner._state_proposer", RUN_REPORTED_CRASHED),
+        ("prefect_aws.observers.ecs", RUN_MARKED_CRASHED),
+        ("flows.taxi.train", NEW_CHAMPION),
+    ],
+)
+def test_what_is_logged_still_has_the_words_that_the_alarms_count(
+    module: str, words: tuple[str, ...]
+) -> None:
+    """A test of flows/ looks at a failed run's log itself."""
+    spec = find_spec(module)
+    assert spec
+    assert spec.origin
+    lines = Path(spec.origin).read_text().splitlines()
+    assert [line for line in lines if all(word in line for word in words)]

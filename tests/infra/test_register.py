@@ -268,6 +268,9 @@ def test_a_webhook_is_told_and_its_address_kept_secret(
             "a crashed run is prepared to start again",
             "a run that crashes again and again is given up",
             "a run whose task has gone starts again",
+            "people hear of a new champion",
+            "people hear of a run that failed",
+            "people hear of a run that is late",
         ]
         assert summary(register(outputs)) == "nothing to change"
         monkeypatch.setenv("TRAINYARD_NOTIFY_WEBHOOK", "https://hooks.example.com/n3w")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from infra import recorder
 from infra.iam import UNSCOPED
+from infra.outputs import EcsWorkPool, StackOutputs
 from infra.readiness import Servers, note
 from infra.recorder import Recording, bare
 from tests.infra.invariants import RULES, Rule, broken
@@ -199,6 +200,52 @@ def test_flows_reach_their_own_prefix_and_their_sources_only() -> None:
     assert {"s3:PutObject", "s3:DeleteObject"}.isdisjoint(
         next(s["Action"] for s in policy["Statement"] if s["Sid"] == "ReadSource0")
     )
+
+
+def test_a_flows_own_secrets_reach_its_runs_and_nobody_else() -> None:
+    arn = KEY_ARN.replace("prefect", "lake")
+    made = recorder.run(profile="minimal", flowSecrets={"LAKE_TOKEN": arn})
+    pool = StackOutputs.model_validate(made.exports["trainyard"]).work_pool
+    assert isinstance(pool, EcsWorkPool)
+    assert pool.secrets["LAKE_TOKEN"] == arn
+    assert "PREFECT_API_AUTH_STRING" not in pool.secrets  # the pool has it apart
+    readers = [
+        where
+        for where, statements in made.policies()
+        if any(arn in statement.get("Resource", []) for statement in statements)
+    ]
+    assert readers == ["RolePolicy trainyard-dev-flows-execution"]
+
+
+def test_the_webhooks_address_reaches_the_deployer_by_ecs_and_is_in_no_output() -> None:
+    arn = KEY_ARN.replace("prefect", "notify-webhook")
+    made = recorder.run(profile="minimal", notifyWebhookSecretArn=arn)
+    given = {
+        definition.name: secret["name"]
+        for definition, container in made.containers()
+        for secret in container["secrets"]
+        if secret["valueFrom"] == arn
+    }
+    assert given == {"trainyard-dev-deployer-definition": "TRAINYARD_NOTIFY_WEBHOOK"}
+    assert made.exports["trainyard"]["notify_webhook_secret"] == arn
+
+
+def test_who_reads_mail_hears_of_runs_once_and_of_services_again_when_they_are_back() -> None:
+    alarms = {r.plain["metricName"]: r.plain for r in stack("minimal").of("MetricAlarm")}
+    for metric in ("RunsFailed", "RunsCrashed", "Champions"):
+        assert alarms[metric]["alarmActions"]
+        assert not alarms[metric].get("okActions")
+    assert alarms["FailedInvocations"]["okActions"]
+    counted = {
+        (r.plain["logGroupName"], r.plain["metricTransformation"]["name"])
+        for r in stack("minimal").of("LogMetricFilter")
+    }
+    assert counted == {
+        ("/trainyard/dev/flows", "RunsFailed"),
+        ("/trainyard/dev/flows", "RunsCrashed"),
+        ("/trainyard/dev/worker", "RunsCrashed"),
+        ("/trainyard/dev/flows", "Champions"),
+    }
 
 
 def test_every_statement_on_everything_has_a_reason_and_every_reason_a_statement() -> None:
