@@ -253,8 +253,9 @@ def test_the_preview_role_finds_what_was_changed_by_hand(account: Account, job: 
 @pytest.fixture(scope="module")
 def deployed(account: Account, job: Job) -> Account:
     """The account with a first release, made as a job of GitHub makes it."""
+    account.type("pulumi config set activeSchedules true --stack dev")
     account.type("pulumi config set durable false --stack dev")
-    account.type("""pulumi config set alarmEmails '["you@example.com"]' --stack dev""")
+    account.type("pulumi config set --path 'alarmEmails[0]' you@example.com --stack dev")
     account.run(
         "pulumi", "--cwd", "infra", "config", "set", "profile", "standard", "--stack", "dev"
     )

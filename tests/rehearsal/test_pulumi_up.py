@@ -1,6 +1,6 @@
 """A real `pulumi up`, on the emulator, with the deploy role's credentials and IAM enforced.
 
-A stack costs minutes, so the tests of a mode share one, and run in the order of its life.
+A stack costs minutes, so the tests share one, and run in the order of its life.
 """
 
 import json
@@ -17,7 +17,7 @@ from infra.docker import docker
 from infra.drift import look
 from infra.outputs import StackOutputs
 from infra.rehearsal.drills import WAVES, run_wave
-from infra.rehearsal.rehearse import MODES, Rehearsal, check_rights, check_services, train
+from infra.rehearsal.rehearse import Rehearsal, check_rights, check_services, train
 from infra.rehearsal.session import ROOT, Session
 from infra.release import Steps, release, rollback
 from infra.releases import Images, Release
@@ -68,17 +68,16 @@ class Rehearsed:
         return {s["urn"].rsplit("::", 1)[1]: s["op"] for s in steps if s["op"] != "same"}
 
 
-@pytest.fixture(scope="module", params=MODES)
-def rehearsed(
-    request: pytest.FixtureRequest, emulator: Session, image_ids: dict[str, str]
-) -> Iterator[Rehearsed]:
-    rehearsal = Rehearsal(emulator, request.param)
+@pytest.fixture(scope="module")
+def rehearsed(emulator: Session, image_ids: dict[str, str]) -> Iterator[Rehearsed]:
+    # With Prefect Cloud it is test_first_push.py.
+    rehearsal = Rehearsal(emulator, "self-hosted")
     rehearsal.open(**image_ids)
     stack = Rehearsed(rehearsal)
     try:
         yield stack
     finally:
-        print(request.param, {k: round(v, 1) for k, v in stack.seconds.items()})
+        print({k: round(v, 1) for k, v in stack.seconds.items()})
         rehearsal.forget()
 
 
@@ -125,7 +124,7 @@ def test_a_changed_setting_changes_what_it_should_and_nothing_else(rehearsed: Re
 
 def test_a_new_password_changes_who_uses_it(rehearsed: Rehearsed) -> None:
     changed = rehearsed.changes(databasePasswordVersion=2)
-    users = {"mlflow"} | ({"prefect"} if rehearsed.rehearsal.mode == "self-hosted" else set())
+    users = {"mlflow", "prefect"}
     replaced = {f"{user}{task}-definition" for user in users for task in ("", "-migrate")}
     updated = {f"{user}-service" for user in users} | {"database-postgres"}
     made = {"database-password-v2"}
@@ -207,8 +206,6 @@ def test_roles_may_do_what_was_used_and_nothing_else(rehearsed: Rehearsed) -> No
 
 @pytest.mark.parametrize("wave", WAVES, ids=lambda wave: wave[0])
 def test_drills_end_as_promised(rehearsed: Rehearsed, wave: tuple[str, ...]) -> None:
-    if rehearsed.rehearsal.mode != "self-hosted":
-        pytest.skip("Prefect Cloud's side isn't ours to break: the drills run self-hosted")
     run_wave(rehearsed.rehearsal, wave, print)
 
 
