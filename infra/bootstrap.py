@@ -304,7 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"Pulumi's state: {state.backend}")
         files = [f"infra/Pulumi.{each}.yaml" for each in ("account", given.stack) if each]
         say(f"commit: git add {' '.join(files)} && git commit -m 'The settings of our stacks'")
-        say(f"next: make up STACK={given.stack or 'dev'}")
+        by_hand = f"make publish && make release STACK={given.stack or 'dev'}"
+        say(f"next: git push, and GitHub deploys; by hand: {by_hand}")
     except (StackError, BotoCoreError, ClientError) as error:
         sys.exit(f"{error}")
 
