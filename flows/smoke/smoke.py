@@ -46,8 +46,11 @@ def check_tracking(tracking_uri: str, run_id: str) -> str:
     """Log a metric and an artifact in MLflow and read them; gives the run."""
     require_server(tracking_uri)
     mlflow.set_tracking_uri(tracking_uri)
-    mlflow.set_experiment(EXPERIMENT)
-    with mlflow.start_run(run_name=run_id, tags={"prefect.flow_run_id": run_id}) as run:
+    # By its id: `set_experiment` would hold for every later run of this process.
+    found = mlflow.get_experiment_by_name(EXPERIMENT)
+    experiment = found.experiment_id if found else mlflow.create_experiment(EXPERIMENT)
+    tags = {"prefect.flow_run_id": run_id}
+    with mlflow.start_run(experiment_id=experiment, run_name=run_id, tags=tags) as run:
         mlflow.log_metric("metric", METRIC)
         mlflow.log_text(run_id, "artifact.txt")
     logged = MlflowClient(tracking_uri).get_run(run.info.run_id)
