@@ -18,6 +18,7 @@ import pytest
 from infra import images, recorder
 from infra.docker import docker
 from infra.images import Built
+from infra.outputs import StackOutputs, deploy_environment
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -169,12 +170,15 @@ def test_prefect_starts_on_what_its_migration_made_and_takes_every_deployment(
     assert "<!DOCTYPE html>" in page.text or "<!doctype html>" in page.text
     count = f"{url}/api/deployments/count"
     assert httpx.post(count, json={}).status_code == 401
+    variables = {
+        "PREFECT_API_URL": OUTPUTS["prefect_api_url"],
+        "PREFECT_API_AUTH_STRING": SECRETS["PREFECT_SERVER_API_AUTH_STRING"],
+        **deploy_environment(StackOutputs.model_validate(OUTPUTS), "flow@sha256:1"),
+    }
     said = docker(
         *("run", "--rm", "-i", "--read-only", "--network", stack.network),
-        *("-e", f"PREFECT_API_URL={OUTPUTS['prefect_api_url']}"),
-        *("-e", f"PREFECT_API_AUTH_STRING={SECRETS['PREFECT_SERVER_API_AUTH_STRING']}"),
-        *("-e", "TRAINYARD_CODE_DIR=/app", "-e", "TRAINYARD_WORK_POOL=pool"),
-        *("-e", "TRAINYARD_IMAGE=flow@sha256:1", built["flow"].id, "sh", "-ec"),
+        *(f"--env={name}={value}" for name, value in variables.items()),
+        *(built["flow"].id, "sh", "-ec"),
         "cat > /tmp/outputs.json; python -m infra.register --outputs /tmp/outputs.json; "
         "prefect --no-prompt deploy --all",
         stdin=json.dumps(OUTPUTS),
