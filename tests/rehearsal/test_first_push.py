@@ -136,7 +136,7 @@ def account(
             **os.environ,
             **emulator.environment(),
             "AWS_ACCESS_KEY_ID": ACCOUNT,
-            "PULUMI_CREDENTIALS_PATH": str(folder),  # who runs the tests stays logged in elsewhere
+            "PULUMI_CREDENTIALS_PATH": str(home),  # who runs the tests stays logged in elsewhere
             "PREFECT_API_URL": cloud.URL,
             "PREFECT_API_KEY": API_KEY,
             "PREFECT_HOME": str(home / "client"),
@@ -152,6 +152,8 @@ def account(
     left_out = {"config": {"trainyard:leaveOut": ["oidc-repository-id"]}}
     found.file("account").write_text(yaml.safe_dump(left_out))
     found.run("git", "init", "-q", "-b", "main")
+    # links here, and folders in a clone
+    (folder / ".git/info/exclude").write_text(".venv*\n")
     found.commit("Initial commit")
     try:
         yield found
