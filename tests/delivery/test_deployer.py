@@ -189,8 +189,8 @@ def worker(project: Project) -> Iterator["subprocess.Popen[bytes]"]:
             stderr=log,
         )
     yield process
-    process.terminate()
-    process.wait(30)
+    process.kill()
+    process.wait()
 
 
 @pytest.mark.timeout(600)
@@ -217,8 +217,8 @@ def test_the_smoke_run_is_followed_to_its_end_good_or_bad(
     assert "the smoke run ended as Failed: " in told.err
     assert f"cannot write {store}/smoke/" in told.err
 
-    worker.terminate()
-    worker.wait(30)
+    worker.kill()
+    worker.wait()
     assert run_smoke(api_url, minutes=0.05) == 1
     told = capsys.readouterr()
     assert "after 0.05 minutes, and was cancelled: no worker took it" in told.err

@@ -141,6 +141,7 @@ def account(
             "PREFECT_API_KEY": API_KEY,
             "PREFECT_HOME": str(home / "client"),
             "PYTHONPATH": str(folder),
+            "COLUMNS": "200",  # tables are read, too
             "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
             "TRAINYARD_REGISTRY": f"{registry.host}/rides",
         },
