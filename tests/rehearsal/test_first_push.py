@@ -327,6 +327,7 @@ def test_a_push_with_a_new_flow_leaves_the_servers_alone_and_can_be_taken_back(
     deployed.make("publish")
     said = deployed.make("release", "STACK=dev")
     deployed.seconds["a push"] = time.monotonic() - started
+    print(said[said.rindex("\ndev: ") :])  # its steps
     changed = {name for name, image in released(deployed).items() if image != first[name]}
     assert changed == {"flow"}
     assert "migrating" not in said
