@@ -9,20 +9,18 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from infra.foresee import Change, Foresight, foresee
+from infra.git import ROOT, GitError, files_of, git
 from infra.naming import Names
 from infra.stacks import PROJECT, Pulumi, StackError, say
 
-ROOT = PROJECT.parent
 COMMENT = ROOT / ".trainyard/preview.md"
 # GitHub takes 65,536 characters.
 MOST_CHARACTERS = 60_000
@@ -195,33 +193,15 @@ def comment(stack: str, *sections: Iterator[str]) -> str:
     return text
 
 
-@contextmanager
-def worktree(base: str) -> Iterator[Path]:
-    """The repository at the commit where this branch left `base`."""
-    commit = _git("merge-base", base, "HEAD")
-    with tempfile.TemporaryDirectory() as folder:
-        code = Path(folder) / "base"
-        _git("worktree", "add", "--detach", str(code), commit)
-        try:
-            yield code
-        finally:
-            _git("worktree", "remove", "--force", str(code))
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(  # noqa: S603
-        ["git", *arguments],  # noqa: S607
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
+def base_of(branch: str) -> str:
+    """The commit where this branch left another."""
+    try:
+        return git("merge-base", branch, "HEAD")
+    except GitError as error:
         raise StackError(
-            f"`git {' '.join(arguments)}` failed: {done.stderr.strip()}\n"
-            "BASE= has to be a commit of this clone that the branch began at, such as origin/main "
-            "(`git fetch origin`; a shallow clone has too little)"
-        )
-    return done.stdout.strip()
+            f"{error}\nBASE= has to be a commit of this clone that the branch began at, such as "
+            "origin/main (`git fetch origin`; a shallow clone has too little)"
+        ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -231,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", required=True, help="a branch or commit, such as origin/main")
     given = parser.parse_args(arguments)
     try:
-        with worktree(given.base) as base:
+        with files_of(base_of(given.base)) as base:
             foreseen = foresee(
                 Pulumi(given.stack), "preview", "--policy-pack", str(PROJECT / "policy")
             )
@@ -245,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     (ROOT / "prefect.yaml").read_text(),
                 ),
             )
-    except (StackError, yaml.YAMLError) as error:
+    except (StackError, GitError, yaml.YAMLError) as error:
         sys.exit(f"{error}")
     COMMENT.parent.mkdir(exist_ok=True)
     COMMENT.write_text(text)

@@ -7,27 +7,21 @@ a VPN, a proxy on loopback), UV_DEFAULT_INDEX or PIP_INDEX_URL (a private index)
 
 import argparse
 import hashlib
-import io
 import json
 import os
 import platform
 import re
-import subprocess
 import sys
-import tarfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import yaml
 
 from infra.docker import DockerError, docker
+from infra.git import ROOT, GitError, git
 
-ROOT = Path(__file__).parent.parent
 IMAGES = ("flow", "worker", "mlflow")
 # What .dockerignore lets into the images, and what makes them.
 SOURCES = (".dockerignore", "docker", "flows", "infra", "prefect.yaml", "requirements")
@@ -76,61 +70,39 @@ class Commit:
 def current_commit() -> Commit:
     """The clone's commit; its revision ends in -dirty when what goes into the images differs."""
     try:
-        revision, seconds = _git("show", "-s", "--format=%H %ct").split()
-    except subprocess.CalledProcessError as error:
+        revision, seconds = git("show", "-s", "--format=%H %ct").split()
+    except GitError as error:
         raise ImageError(
             "images carry the commit that they are built from, and there is none: "
             "run `git init`, `git add -A` and `git commit`, or clone the repository"
         ) from error
     if uncommitted():
         revision += "-dirty"
-    remote = subprocess.run(
-        ["git", "remote", "get-url", "origin"],  # noqa: S607
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    return Commit(source_url(remote.stdout.strip()), revision, int(seconds))
+    # Asked this way, having no remote isn't an error.
+    remote = git("config", "--default", "", "--get", "remote.origin.url")
+    return Commit(source_url(remote), revision, int(seconds))
 
 
 def uncommitted() -> str:
     """Files of SOURCES that differ from the commit, as `git status` lists them."""
-    return _git("status", "--porcelain", "--", *SOURCES)
+    return git("status", "--porcelain", "--", *SOURCES)
 
 
 def content_tag(image: str, cpu: str) -> str:
     """A name for what an image is made of: the same in two commits, it needn't be built again."""
     base = os.environ.get("TRAINYARD_BASE_IMAGE", "")
     patterns = (f":(glob){pattern}" for pattern in (*RECIPE, *CONTENT[image]))
-    return hash_of(PLATFORMS[cpu], base, _git("ls-files", "--stage", "--", *patterns))[:16]
+    return hash_of(PLATFORMS[cpu], base, git("ls-files", "--stage", "--", *patterns))[:16]
 
 
 def source_tree() -> str:
     """A hash of the commit's SOURCES: of all that a deployment depends on."""
-    return hash_of(_git("ls-tree", "HEAD", "--", *SOURCES))
+    return hash_of(git("ls-tree", "HEAD", "--", *SOURCES))
 
 
 def hash_of(*texts: str) -> str:
     """A hash of these texts."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
-
-
-@contextmanager
-def checkout() -> Iterator[Path]:
-    """A folder with the commit's SOURCES: what git ignores, and what is edited meanwhile, isn't in
-    it.
-    """
-    # The file modes of a clone, so that a build finds in its cache what `make image` has built.
-    archive = subprocess.run(  # noqa: S603
-        ["git", "-c", "tar.umask=0022", "archive", "HEAD", *SOURCES],  # noqa: S607
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    ).stdout
-    with TemporaryDirectory(prefix="trainyard-commit-") as folder:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-            files.extractall(folder, filter="data")
-        yield Path(folder)
 
 
 def source_url(remote: str) -> str:
@@ -247,16 +219,6 @@ def broken_promises(added: int, trial: Trial, timed: bool) -> list[str]:
                 "`python -X importtime -c 'import ...'` says which import to move to its use"
             )
     return broken
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(  # noqa: S603
-        ["git", *arguments],  # noqa: S607
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
 
 
 def report(images: dict[str, Built], trial: Trial, tag: str) -> str:

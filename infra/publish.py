@@ -18,7 +18,8 @@ from pathlib import Path
 
 from infra import images
 from infra.docker import DockerError, docker
-from infra.images import IMAGES, PLATFORMS, Commit, ImageError
+from infra.git import ROOT, GitError, files_of
+from infra.images import IMAGES, PLATFORMS, SOURCES, Commit, ImageError
 from infra.naming import BUILD_CACHE
 from infra.registry import Registry, RegistryError, open_registry
 from infra.releases import FILE, Images, Release
@@ -154,7 +155,7 @@ def publish(repositories: Mapping[str, str], cpu: str) -> Release:
             "Commit them, or put them aside: git stash -u"
         )
     registry = open_registry(repositories["flow"].split("/")[0])
-    with registry.signed_in() as login, images.checkout() as folder:
+    with registry.signed_in() as login, files_of("HEAD", *SOURCES) as folder:
         return Publisher(commit, folder, cpu, repositories, registry, login).publish()
 
 
@@ -168,11 +169,11 @@ def main() -> None:
     started = time.monotonic()
     try:
         release = publish(repositories(), given.cpu)
-    except (PublishError, ImageError, DockerError, RegistryError) as error:
+    except (PublishError, ImageError, GitError, DockerError, RegistryError) as error:
         sys.exit(f"{error}\nNothing was released.")
     release.write()
     seconds = time.monotonic() - started
-    say(f"{FILE.relative_to(images.ROOT)}: {release.commit[:12]} in {seconds:.0f} s")
+    say(f"{FILE.relative_to(ROOT)}: {release.commit[:12]} in {seconds:.0f} s")
 
 
 if __name__ == "__main__":

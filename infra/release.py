@@ -7,13 +7,9 @@ the smoke deployment; what completed that is recorded, and can be gone back to.
 """
 
 import argparse
-import io
 import json
 import os
-import subprocess
 import sys
-import tarfile
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,13 +21,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from infra import stacks
 from infra.docker import DockerError
+from infra.git import ROOT, GitError, files_of, git
 from infra.naming import RELEASE, RELEASES, Names
 from infra.readiness import NOTHING_DONE
 from infra.rehearsal.session import RehearsalError
 from infra.releases import FILE, Release, Told
 from infra.stacks import Aws, Connect, Pulumi, StackError, run_deployer, say
 
-ROOT = stacks.PROJECT.parent
 KEPT = 5
 # What a parameter of Systems Manager's standard tier holds.
 MAX_BYTES = 4096
@@ -246,32 +242,26 @@ def code_of(wanted: Release, outputs: dict[str, Any]) -> Iterator[Path]:
     if outputs["trainyard"]["work_pool"]["api_secret_variable"] != API_KEY:
         yield ROOT
         return
-    packed = subprocess.run(  # noqa: S603
-        ["git", "archive", "--format=tar", wanted.commit],  # noqa: S607
-        cwd=ROOT,
-        capture_output=True,
-    )
-    if packed.returncode:
+    try:
+        git("cat-file", "-e", f"{wanted.commit}^{{commit}}")
+    except GitError:
         raise StackError(
             f"this clone doesn't have the commit {wanted.commit}, whose prefect.yaml is to be "
             f"deployed: `git fetch origin {wanted.commit}`, and again"
-        )
-    with tempfile.TemporaryDirectory(prefix="trainyard-") as folder:
-        with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as files:
-            files.extractall(folder, filter="data")
-        yield Path(folder)
+        ) from None
+    with files_of(wanted.commit) as folder:
+        yield folder
 
 
 def replacing(wanted: Release, told: Told | None) -> str:
     """Which release takes whose place; older ones are called so where the clone knows."""
     if told is None or told.release.commit == wanted.commit:
         return short(wanted)
-    older = subprocess.run(  # noqa: S603
-        ["git", "merge-base", "--is-ancestor", wanted.commit, told.release.commit],  # noqa: S607
-        cwd=ROOT,
-        capture_output=True,
-    )
-    what = " (older)" if older.returncode == 0 else ""
+    try:
+        git("merge-base", "--is-ancestor", wanted.commit, told.release.commit)
+        what = " (older)"
+    except GitError:  # it isn't, or the clone doesn't know
+        what = ""
     return f"{short(wanted)}{what} in place of {short(told.release)}"
 
 
@@ -297,13 +287,14 @@ def wanted_release() -> Release:
 
 def run(command: str, stack: str, steps: Steps) -> None:
     """One command for one stack."""
-    if command == "release":
-        wanted = wanted_release()
-        release(stacks.opened(stack, released=True), wanted, steps)
+    wanted = wanted_release() if command == "release" else None
+    pulumi = stacks.opened(stack, released=True)
+    if wanted:
+        release(pulumi, wanted, steps)
     elif command == "rollback":
-        rollback(stacks.opened(stack, released=True), steps)
+        rollback(pulumi, steps)
     else:
-        smoke(stacks.opened(stack, released=True), steps)
+        smoke(pulumi, steps)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -322,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     steps = Steps(f"{given.stack}: {given.command}")
     try:
         run(given.command, given.stack, steps)
-    except (StackError, RehearsalError, DockerError, BotoCoreError, ClientError) as error:
+    except (StackError, GitError, RehearsalError, DockerError, BotoCoreError, ClientError) as error:
         steps.error = f"{error}"
     except KeyboardInterrupt:
         steps.error = "interrupted"

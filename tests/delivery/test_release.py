@@ -264,7 +264,7 @@ def test_who_takes_whose_place_is_said_and_that_it_is_older(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com"]
-    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr("infra.git.ROOT", tmp_path)
     subprocess.run([*git, "init", "-q"], cwd=tmp_path, check=True)
     commits = []
     for message in ("first", "second"):

@@ -10,7 +10,8 @@ import pytest
 
 from infra import images
 from infra.docker import DockerError, docker
-from infra.images import IMAGES, LOCKED_DOWN, ROOT, Built
+from infra.images import IMAGES, LOCKED_DOWN, Built
+from tests.conftest import ROOT
 
 # The first build installs everything.
 pytestmark = pytest.mark.timeout(1500)
