@@ -21,12 +21,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from infra.github import GhError, gh, logged_in
 from infra.naming import PREVIEW_ENVIRONMENT, Names
-from infra.settings import Settings
-from infra.stacks import PROJECT, Pulumi, StackError, say
+from infra.settings import Settings, config_of
+from infra.stacks import NO_PULUMI, PROJECT, Pulumi, StackError, say
 
 ALIAS = "alias/trainyard-state"
 # The environment to which a person says yes first.
@@ -152,9 +150,7 @@ def pulumi(*arguments: str) -> None:
     try:
         done = subprocess.run(["pulumi", "--cwd", str(PROJECT), *arguments])  # noqa: S603, S607
     except FileNotFoundError:
-        raise StackError(
-            "there is no `pulumi` on PATH: https://www.pulumi.com/docs/install/"
-        ) from None
+        raise StackError(NO_PULUMI) from None
     if done.returncode:
         raise StackError(f"`pulumi {' '.join(arguments)}` failed; the reason is above")
 
@@ -173,15 +169,16 @@ ME = "reviewers[][id]={me}"
 
 def deploy_environments() -> list[str]:
     """GitHub environments whose jobs may take the deploy role, by the account's settings."""
-    file = yaml.safe_load((PROJECT / "Pulumi.account.yaml").read_text())
     default = Settings.model_fields["deploy_environments"].default
-    return list(file["config"].get("trainyard:deployEnvironments", default))
+    return list(config_of("account").get("trainyard:deployEnvironments", default))
 
 
 def prepared(stack: str) -> bool:
     """Whether a bootstrap has written this stack's settings."""
-    file = PROJECT / f"Pulumi.{stack}.yaml"
-    return file.exists() and "trainyard:accountId" in yaml.safe_load(file.read_text())["config"]
+    try:
+        return "trainyard:accountId" in config_of(stack)
+    except FileNotFoundError:
+        return False
 
 
 def make_environment(repository: str, name: str) -> list[list[str]]:

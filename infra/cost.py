@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from infra import recorder
 from infra.readiness import Servers, note
 from infra.recorder import Recording, Resource
-from infra.settings import PROFILES
+from infra.settings import PROFILES, config_of
 
 PRICES: Mapping[str, Any] = json.loads((Path(__file__).parent / "prices.json").read_text())
 HOURS: int = PRICES["hours_a_month"]
@@ -175,24 +173,33 @@ CLOUD: dict[str, Any] = {
 }
 
 
-def running(profile: str, prefect: str, **config: Any) -> Recording:
-    """A stack of a profile with everything on."""
-    api: dict[str, Any] = CLOUD if prefect == "cloud" else {}
-    images: dict[str, Any] = {"flowImage": IMAGE, "workerImage": IMAGE, "mlflowImage": IMAGE}
-    servers = Servers(mlflow=IMAGE, prefect="" if api else IMAGE)
-    return recorder.run(
-        profile=profile, noted=note(servers), region=PRICES["region"], **api, **images, **config
+def running(stack: str = "dev", **config: Any) -> Recording:
+    """A stack with these settings and everything on."""
+    servers = Servers(
+        mlflow="" if config.get("trackingUri") else IMAGE,
+        prefect="" if config.get("prefect") == "cloud" else IMAGE,
     )
+    images: dict[str, Any] = {"flowImage": IMAGE, "workerImage": IMAGE, "mlflowImage": IMAGE}
+    given = {**config, **images}
+    return recorder.run(stack, noted=note(servers), region=PRICES["region"], **given)
+
+
+def by_component(stack: Recording) -> dict[str, float]:
+    """Dollars a month; the largest first."""
+    costs: dict[str, float] = defaultdict(float)
+    for item in idle_cost(stack):
+        costs[item.component] += item.usd
+    return dict(sorted(costs.items(), key=lambda cost: -cost[1]))
 
 
 def table() -> str:
     """Dollars a month, by component, for each profile and who runs Prefect."""
     columns = [(profile, prefect) for profile in PROFILES for prefect in ("cloud", "self-hosted")]
     costs: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
-    for column in columns:
-        for item in idle_cost(running(*column)):
-            row = costs[item.component]
-            row[column] = row.get(column, 0.0) + item.usd
+    for profile, prefect in columns:
+        api = CLOUD if prefect == "cloud" else {}
+        for component, usd in by_component(running(profile=profile, **api)).items():
+            costs[component][profile, prefect] = usd
     titles = [f"{profile}, {prefect}" for profile, prefect in columns]
     lines = [f"| $ a month | {' | '.join(titles)} |", "|---" * (len(columns) + 1) + "|"]
     order = sorted(costs, key=lambda name: -max(costs[name].values()))
@@ -207,25 +214,12 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def settings_of(stack: str) -> dict[str, Any]:
-    """A stack's settings, from its file."""
-    path = Path(__file__).parent / f"Pulumi.{stack}.yaml"
-    config: dict[str, Any] = yaml.safe_load(path.read_text()).get("config") or {}
-    return {k.removeprefix("trainyard:"): v for k, v in config.items() if k != "aws:region"}
-
-
-def by_component(stack: str) -> dict[str, float]:
-    """Dollars a month of a stack with its settings, and everything on; the largest first."""
-    given = settings_of(stack)
-    cloud = given.get("prefect") == "cloud"
-    mlflow = "" if given.get("trackingUri") else IMAGE
-    images = {"flowImage": IMAGE, "workerImage": IMAGE, "mlflowImage": IMAGE}
-    noted = note(Servers(mlflow=mlflow, prefect="" if cloud else IMAGE))
-    made = recorder.run(stack, noted=noted, region=PRICES["region"], **{**given, **images})
-    costs: dict[str, float] = defaultdict(float)
-    for item in idle_cost(made):
-        costs[item.component] += item.usd
-    return dict(sorted(costs.items(), key=lambda cost: -cost[1]))
+def cost_of(stack: str) -> dict[str, float]:
+    """Dollars a month of a stack as its file has it."""
+    config = config_of(stack)
+    config.pop("aws:region", None)  # prices are of one region
+    given = {k.removeprefix("trainyard:"): v for k, v in config.items()}
+    return by_component(running(stack, **given))
 
 
 def main() -> None:
@@ -238,7 +232,7 @@ def main() -> None:
         sys.stdout.write(table())
         return
     try:
-        costs = by_component(given.stack)
+        costs = cost_of(given.stack)
     except FileNotFoundError as error:
         sys.exit(f"there is no stack {given.stack}: {error.filename} is missing")
     if given.json:

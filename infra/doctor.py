@@ -18,12 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from infra.checks import Check, guarded, tell
-from infra.stacks import PROJECT, Pulumi, StackError, aws, run_deployer
+from infra.git import ROOT
+from infra.settings import as_texts, config_of, parse
+from infra.stacks import Pulumi, StackError, aws, run_deployer
 
-ROOT = PROJECT.parent
 # Its streaming previews, and `refresh --preview-only`.
 OLDEST_PULUMI = (3, 160)
 ENVIRONMENTS = {"laptop": ".venv", "infra": ".venv-infra", "policy": ".venv-policy"}
@@ -109,7 +108,7 @@ def stack(name: str, session: Any = None) -> Iterator[Check]:
     yield settings
     if settings.failed:
         return
-    config = settings_of(name)
+    config = config_of(name)
     session = session or boto3.Session(region_name=config["aws:region"])
     credentials = guarded(
         "credentials",
@@ -144,17 +143,8 @@ def stack(name: str, session: Any = None) -> Iterator[Check]:
     )
 
 
-def settings_of(name: str) -> dict[str, Any]:
-    """A stack's file, as it is."""
-    config: dict[str, Any] = yaml.safe_load((PROJECT / f"Pulumi.{name}.yaml").read_text())["config"]
-    return config
-
-
 def _settings(name: str) -> Check:
-    from infra.settings import parse
-
-    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings_of(name).items()}
-    parse(name, texts)
+    parse(name, as_texts(config_of(name)))
     return Check("settings", f"infra/Pulumi.{name}.yaml")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra.stacks import Pulumi, StackError
+from infra.stacks import NO_PULUMI, Pulumi, StackError
 
 # Steps that are half of a replacement, and those that change nothing.
 _NOT_SHOWN = {
@@ -71,9 +71,7 @@ def foresee(pulumi: Pulumi, *arguments: str) -> Foresight:
             },
         )
     except FileNotFoundError:
-        raise StackError(
-            "there is no `pulumi` on PATH: https://www.pulumi.com/docs/install/"
-        ) from None
+        raise StackError(NO_PULUMI) from None
     events = list(_events(done.stdout.splitlines()))
     failed = done.returncode != 0
     violations = tuple(_violations(events))

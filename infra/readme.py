@@ -28,7 +28,7 @@ def picture(stack: Recording) -> str:
 
 def written(text: str) -> str:
     """The README with its generated parts as the code says."""
-    stack = cost.running("standard", "self-hosted")
+    stack = cost.running(profile="standard")
     parts = {"settings": settings.table(), "prices": cost.table(), "picture": picture(stack)}
     for name, content in parts.items():
         text = settings.between_marks(text, name, content)

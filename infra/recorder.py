@@ -17,6 +17,7 @@ import pulumi
 from pulumi.runtime import mocks, rpc, run_in_stack, set_all_config, settings
 
 from infra import settings as trainyard
+from infra.naming import OUTPUTS, READY, RELEASE
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 PROGRAM = Path(__file__).parent / "__main__.py"
@@ -140,7 +141,7 @@ class Cloud(mocks.Mocks):
 
     def __init__(self, *, preview: bool, noted: str, released: str):
         self.preview, self.passwords = preview, 0
-        parameters = {"outputs": "{}", "ready": noted, "release": released}
+        parameters = {OUTPUTS: "{}", READY: noted, RELEASE: released}
         self.noted = {name: value for name, value in parameters.items() if value} if noted else {}
 
     def call(self, args: mocks.MockCallArgs) -> Any:
@@ -238,7 +239,6 @@ def run(
     # As Pulumi does: every declared setting arrives, as text.
     values = {f"trainyard:{k}": v["default"] for k, v in trainyard.declared().items()}
     values |= {"aws:region": region} | {f"trainyard:{k}": v for k, v in config.items()}
-    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
 
     recording = Recording()
     loop = asyncio.new_event_loop()
@@ -249,7 +249,7 @@ def run(
             cloud, "trainyard", stack, preview=preview, monitor=Recorder(cloud, recording)
         )
         settings.set_root_resource(cast(pulumi.Resource, None))  # run_in_stack makes its own
-        set_all_config(texts)
+        set_all_config(trainyard.as_texts(values))
         loop.run_until_complete(run_in_stack(program))
     finally:
         loop.close()

@@ -1,7 +1,6 @@
 """A stack's settings: `Pulumi.<stack>.yaml` parsed once into one frozen, typed object.
 
-Everything here is pure. All that is wrong with a file is reported together: the key, its value, and
-what is allowed.
+All that is wrong with a file is reported together: the key, its value, and what is allowed.
 `python -m infra.settings` writes the `config:` part of infra/Pulumi.yaml.
 """
 
@@ -15,10 +14,12 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 PROJECT = "trainyard"
+FOLDER = Path(__file__).parent
 
 DIGEST = r"^$|^([\w.:/-]+@)?sha256:[0-9a-f]{64}$"
 SECRET_ARN = r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@-]+$"  # noqa: S105
@@ -531,6 +532,21 @@ class SettingsError(ValueError):
         super().__init__(f"Pulumi.{stack}.yaml can't be used:\n{lines}")
 
 
+def config_of(stack: str, folder: Path | None = None) -> dict[str, Any]:
+    """What a stack's file says, as it is: setting with its namespace -> value.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    file = yaml.safe_load(((folder or FOLDER) / f"Pulumi.{stack}.yaml").read_text())
+    return dict((file or {}).get("config") or {})
+
+
+def as_texts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as Pulumi hands them over."""
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
+
+
 def parse(stack: str, config: Mapping[str, Any]) -> Settings:
     """The settings of a stack, from all of its configuration as Pulumi hands it over.
 
@@ -675,7 +691,7 @@ def between_marks(text: str, name: str, content: str) -> str:
 
 def main() -> None:
     """Write the part of Pulumi.yaml that comes from this file."""
-    path = Path(__file__).parent / "Pulumi.yaml"
+    path = FOLDER / "Pulumi.yaml"
     path.write_text(between_marks(path.read_text(), "settings", project_config()))
     sys.stdout.write(f"wrote {path.name}\n")
 

@@ -27,6 +27,7 @@ from infra.readiness import Servers, note
 from infra.rehearsal.session import RehearsalError, Session, missing
 
 PROJECT = Path(__file__).parent
+NO_PULUMI = "there is no `pulumi` on PATH: https://www.pulumi.com/docs/install/"
 TASK_MINUTES = 15
 # The stack that lives on an emulator: its commands start one.
 REHEARSAL = "rehearsal"
@@ -111,9 +112,7 @@ class Pulumi:
                     env={**os.environ, **self.environment},
                 )
             except FileNotFoundError:
-                raise StackError(
-                    "there is no `pulumi` on PATH: https://www.pulumi.com/docs/install/"
-                ) from None
+                raise StackError(NO_PULUMI) from None
             with process, ThreadPoolExecutor() as threads:
                 errors = threads.submit(self._pass_on, process.stderr)
                 written = process.stdout.read() if process.stdout else ""

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from infra.docker import docker, docker_command
+from infra.settings import config_of
 
 ROOT = Path(__file__).parents[2]
 NETWORK, SUBNET, ADDRESS = "trainyard-rehearsal", "169.254.170.0/24", "169.254.170.2"
@@ -159,8 +160,10 @@ class Session:
         project["main"] = str(ROOT / "infra")
         project["runtime"]["options"]["virtualenv"] = str(ROOT / ".venv-infra")
         (self.project / "Pulumi.yaml").write_text(yaml.safe_dump(project))
-        kept = ROOT / "infra" / f"Pulumi.{stack}.yaml"
-        config = yaml.safe_load(kept.read_text())["config"] if kept.exists() else {}
+        try:
+            config = config_of(stack)
+        except FileNotFoundError:
+            config = {}
         config |= {"aws:region": "us-east-1"} | {f"trainyard:{k}": v for k, v in settings.items()}
         path = self.project / f"Pulumi.{stack}.yaml"
         file = yaml.safe_load(path.read_text()) if path.exists() else {}

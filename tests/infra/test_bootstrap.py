@@ -95,7 +95,7 @@ ROLES = {"preview_role_arn": "arn:preview", "deploy_role_arn": "arn:deploy"}
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(bootstrap, "PROJECT", tmp_path)
+    monkeypatch.setattr("infra.settings.FOLDER", tmp_path)
     file = tmp_path / "Pulumi.account.yaml"
     file.write_text("config: {'trainyard:kind': account}\n")
     return file

@@ -22,14 +22,16 @@ def test_a_resource_without_a_price_is_refused() -> None:
 
 
 def test_minimal_idles_under_40_dollars_with_database_worker_and_tracking_server() -> None:
-    made = cost.running("minimal", "cloud")
+    made = cost.running(profile="minimal", **cost.CLOUD)
     assert {r.plain["desiredCount"] for r in made.of("ecs/service:Service")} == {1}
     assert made.of("rds/instance:Instance")
     assert sum(item.usd for item in cost.idle_cost(made)) < 40
 
 
 def test_a_dearer_profile_is_dearer() -> None:
-    totals = [sum(i.usd for i in cost.idle_cost(cost.running(p, "cloud"))) for p in PROFILES]
+    totals = [
+        sum(i.usd for i in cost.idle_cost(cost.running(profile=p, **cost.CLOUD))) for p in PROFILES
+    ]
     assert totals == sorted(totals)
 
 

@@ -27,7 +27,7 @@ def by_name(found: Any) -> dict[str, Check]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clone without anything in it."""
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
-    monkeypatch.setattr(doctor, "PROJECT", tmp_path)
+    monkeypatch.setattr("infra.settings.FOLDER", tmp_path)
     (tmp_path / "requirements").mkdir()
     for group in doctor.ENVIRONMENTS:
         (tmp_path / f"requirements/{group}.txt").touch()
