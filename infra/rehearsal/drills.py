@@ -45,6 +45,8 @@ from infra.settings import between_marks
 REPORT: Path = ROOT / "docs/reliability.md"
 OUTAGE = 30.0  # seconds
 TRIALS = 2
+# Two runs that stage at once: milliseconds between "is described" and "is the champion".
+SAME_MOMENT = 1000
 # Tasks that keep no result: they write the same page again.
 REPORTS = {"report-quarantine", "write-report"}
 
@@ -143,10 +145,10 @@ class Scene:
         return f"{cached} tasks taken from the result store, none done twice"
 
     def check_model(self, run: FlowRun) -> str:
-        """A run left one model in the registry, from one set of trials."""
+        """A run left one model in the registry, the champion, from one set of trials."""
         ask, api = self.rehearsal.mlflow, "/api/2.0/mlflow"
-        mine = {"filter": f"tags.`prefect.flow_run_id` = '{run.id}'", "max_results": 1}
-        found = ask(f"{api}/experiments/search", mine).raise_for_status().json()
+        of_run = {"filter": f"tags.`prefect.flow_run_id` = '{run.id}'", "max_results": 1}
+        found = ask(f"{api}/experiments/search", of_run).raise_for_status().json()
         experiment = found["experiments"][0]["experiment_id"]
         body = {"experiment_ids": [experiment], "run_view_type": "ACTIVE_ONLY"}
         runs = ask(f"{api}/runs/search", body).raise_for_status().json()["runs"]
@@ -159,7 +161,16 @@ class Scene:
         registered = [v for v in known.json()["model_versions"] if v["run_id"] in ids]
         if len(registered) != 1:
             raise RehearsalError(f"it registered {len(registered)} models")
-        return f"model version {registered[0]['version']}, registered once"
+        mine = registered[0]
+        alias = ask(f"{api}/registered-models/alias", name=MODEL, alias="champion")
+        champion = alias.raise_for_status().json()["model_version"]
+        # Another drill's run may have made its own the champion since.
+        if champion["last_updated_timestamp"] < mine["last_updated_timestamp"] - SAME_MOMENT:
+            raise RehearsalError(
+                f"version {mine['version']} of it isn't the champion, the older "
+                f"{champion['version']} is"
+            )
+        return f"model version {mine['version']}, registered once and made the champion"
 
     # --- machines ---------------------------------------------------------------------------------
     def container(self, task_arn: str) -> str:

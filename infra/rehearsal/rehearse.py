@@ -236,19 +236,10 @@ class Rehearsal:
         return [each["Key"] for page in found for each in page.get("Contents", [])]
 
     # --- runs -------------------------------------------------------------------------------------
-    def start_run(
-        self,
-        client: SyncPrefectClient,
-        job_variables: dict[str, Any] | None = None,
-        **parameters: Any,
-    ) -> FlowRun:
+    def start_run(self, client: SyncPrefectClient) -> FlowRun:
         """`prefect deployment run`, of the taxi training."""
         deployment = client.read_deployment_by_name(DEPLOYMENT)
-        return client.create_flow_run_from_deployment(
-            deployment.id,
-            parameters={**PARAMETERS, **parameters},
-            job_variables=job_variables,
-        )
+        return client.create_flow_run_from_deployment(deployment.id, parameters=PARAMETERS)
 
     def wait_for(
         self,
