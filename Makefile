@@ -81,7 +81,7 @@ ui: .venv/.laptop ## open a stack's private pages, MLflow and Prefect, through a
 rehearse: .venv/.laptop .venv-infra/.infra ## the whole cloud path on an emulator, from nothing to a trained model and back (PREFECT=cloud KEEP=1; Linux, Docker)
 	@$(PY) -m infra.rehearsal.rehearse $(if $(PREFECT),--prefect $(PREFECT)) $(if $(KEEP),--keep)
 
-drills: .venv/.laptop .venv-infra/.infra ## faults on that stack, one after the other; writes docs/reliability.md (ONLY=name KEEP=1)
+drills: .venv/.laptop .venv-infra/.infra ## faults on that stack, each shown to be survived; writes docs/reliability.md (ONLY=name KEEP=1)
 	@$(PY) -m infra.rehearsal.drills $(if $(KEEP),--keep) $(if $(ONLY),--only $(ONLY))
 
 ## Check it

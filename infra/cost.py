@@ -234,7 +234,7 @@ def main() -> None:
     try:
         costs = cost_of(given.stack)
     except FileNotFoundError as error:
-        sys.exit(f"there is no stack {given.stack}: {error.filename} is missing")
+        sys.exit(f"{error}")
     if given.json:
         print(json.dumps(costs))
         return

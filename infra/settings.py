@@ -532,14 +532,16 @@ class SettingsError(ValueError):
         super().__init__(f"Pulumi.{stack}.yaml can't be used:\n{lines}")
 
 
-def config_of(stack: str, folder: Path | None = None) -> dict[str, Any]:
+def config_of(stack: str) -> dict[str, Any]:
     """What a stack's file says, as it is: setting with its namespace -> value.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
-    file = yaml.safe_load(((folder or FOLDER) / f"Pulumi.{stack}.yaml").read_text())
-    return dict((file or {}).get("config") or {})
+    path = FOLDER / f"Pulumi.{stack}.yaml"
+    if not path.exists():
+        raise FileNotFoundError(f"there is no stack {stack}: {path} is missing")
+    return dict((yaml.safe_load(path.read_text()) or {}).get("config") or {})
 
 
 def as_texts(config: Mapping[str, Any]) -> dict[str, str]:

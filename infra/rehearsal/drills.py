@@ -61,7 +61,9 @@ class Scene:
     client: SyncPrefectClient
     deployment: UUID
     harm_done: Event = field(default_factory=Event)
-    """From here on only the drill's own run can notice it: the next drill may begin."""
+    """From here on only the drill's own run can notice it, and what is timed is over: the next
+    drill may begin.
+    """
 
     # --- runs -------------------------------------------------------------------------------------
     def start(self, job_variables: dict[str, Any] | None = None) -> FlowRun:
@@ -248,11 +250,11 @@ def seconds(earlier: datetime, later: State, most: float | None = None) -> str:
 # --- drills ---------------------------------------------------------------------------------------
 def flow_killed(scene: Scene) -> str:
     """Flow container killed (SIGKILL) in mid-training."""
-    scene.harm_done.set()
     run = scene.start()
     killed = scene.kill_flow(run)
     crashed = seconds(killed, scene.wait_for_state(run, "Crashed"), 5)
     again = seconds(killed, scene.wait_for_state(run, "Running", times=2), 60)
+    scene.harm_done.set()  # others would only have made it slower
     scene.completed(run)
     return f"{crashed}, {again}; {scene.check_work(run)}; {scene.check_model(run)}"
 
@@ -441,14 +443,11 @@ DRILLS: dict[str, Drill] = {
 }
 
 
-# At the same time, in this order; each begins when the harm of the one before is done. Those that
-# are timed have the machine to themselves: a container's start takes seconds of a processor.
+# At the same time, in this order; each begins when the one before no longer minds.
 WAVES = (
-    ("flow-killed",),
-    ("flow-stopped", "image-missing"),
-    ("key-wrong", "out-of-memory"),
-    ("observer-deaf", "definition-refused", "mlflow-unavailable"),
-    ("worker-killed",),
+    ("flow-killed", "flow-stopped", "image-missing"),
+    ("key-wrong", "out-of-memory", "mlflow-unavailable"),
+    ("observer-deaf", "definition-refused", "worker-killed"),
     ("worker-killed-with-a-run",),
     ("store-unavailable",),
     ("prefect-unavailable",),
