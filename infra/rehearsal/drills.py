@@ -286,8 +286,12 @@ def worker_killed(scene: Scene) -> str:
             )
             for workspace in workspaces
         ]
-        scene.rehearsal.wait_for(client, runs[0], lambda _: _ended(scene, runs) >= 2)
-        scene.kill(scene.service("worker"))
+        worker = scene.service("worker")
+        # A run that the worker has claimed and not started yet is another drill.
+        scene.rehearsal.wait_for(
+            client, runs[0], lambda _: _ended(scene, runs) >= 2 and not starting(client)
+        )
+        scene.kill(worker)
         for run in runs:
             scene.completed(run)
     scene.healthy("worker")
@@ -354,6 +358,7 @@ def definition_refused(scene: Scene) -> str:
         message = scene.wait_for_state(run, "Crashed").message or ""
     finally:
         allow(document["Statement"])
+        scene.harm_done.set()
     if "AccessDenied" not in message:
         raise RehearsalError(f"the message doesn't say what was refused: {message}")
     scene.completed(run)
@@ -514,6 +519,12 @@ def given_up(scene: Scene, run: FlowRun, starts: int) -> str:
 def _ended(scene: Scene, runs: Sequence[FlowRun]) -> int:
     seen = [scene.client.read_flow_run(run.id).state for run in runs]
     return sum(1 for state in seen if state and state.is_final())
+
+
+def starting(client: SyncPrefectClient) -> list[FlowRun]:
+    """Runs of anybody's that a worker has taken, and whose container isn't there yet."""
+    pending = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING"]}}})
+    return client.read_flow_runs(flow_run_filter=pending)
 
 
 def _ran(scene: Scene, run: FlowRun) -> tuple[datetime, datetime]:
