@@ -17,8 +17,8 @@ import boto3
 import httpx
 
 from infra.checks import check_services, tell
-from infra.outputs import StackOutputs, deploy_environment
-from infra.register import WEBHOOK, RegisterError, register, summary
+from infra.outputs import WEBHOOK, StackOutputs, deploy_environment
+from infra.register import RegisterError, register, summary
 from infra.smoke import run_smoke
 
 

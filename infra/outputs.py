@@ -4,6 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# The variable that tells `register` who hears of runs that die: the address of a webhook that takes
+# JSON as Slack does. It is a secret.
+WEBHOOK = "TRAINYARD_NOTIFY_WEBHOOK"
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -33,10 +33,8 @@ from pydantic import ValidationError
 
 from infra.automations import automations
 from infra.job_templates import base_job_template, result_block
-from infra.outputs import StackOutputs
+from infra.outputs import WEBHOOK, StackOutputs
 
-# Who hears of runs that die: a webhook that takes JSON as Slack does. Its address is a secret.
-WEBHOOK = "TRAINYARD_NOTIFY_WEBHOOK"
 NOTIFICATIONS = "custom-webhook/trainyard-notifications"
 
 # How many runs may use something at once, over all deployments.

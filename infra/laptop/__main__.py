@@ -9,6 +9,7 @@ from types import FrameType
 
 from infra.laptop.console import console, errors, fail, say, tail
 from infra.laptop.stack import LABELS, Stack, StackError
+from infra.outputs import WEBHOOK
 
 
 def main() -> int:
@@ -17,6 +18,8 @@ def main() -> int:
     stack = Stack()
     # before anything imports Prefect or MLflow, which look at it
     environment = stack.environment()
+    if WEBHOOK in os.environ:  # for `register`, here; what the stack starts doesn't get it
+        environment[WEBHOOK] = os.environ[WEBHOOK]
     os.environ.clear()
     os.environ.update(environment)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -210,6 +210,18 @@ def test_with_the_env_file_users_type_prefect_themselves(stack: Clone) -> None:
     assert "'taxi-train/taxi-train' successfully created" in result.stdout, result.stderr
 
 
+def test_the_webhooks_address_goes_to_prefect_and_to_no_process(stack: Clone) -> None:
+    stack.environment["TRAINYARD_NOTIFY_WEBHOOK"] = "http://127.0.0.1:9/s3cret"
+    try:
+        stack.run("deploy")
+    finally:
+        del stack.environment["TRAINYARD_NOTIFY_WEBHOOK"]
+    kind = f"{read_outputs(stack)['prefect_api_url']}/block_types/slug/custom-webhook"
+    blocks = httpx.get(f"{kind}/block_documents", trust_env=False).raise_for_status().json()
+    assert [block["name"] for block in blocks] == ["trainyard-notifications"]
+    assert not any("s3cret" in str(process.environ()) for process in stack.processes())
+
+
 def test_a_mistake_in_prefect_yaml_stops_the_deploy(stack: Clone) -> None:
     file = stack.folder / "prefect.yaml"
     text = file.read_text()
