@@ -12,6 +12,8 @@ PY := .venv/bin/python
 # uv and pip share the index that the machine is set up for
 ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+else ifdef UV_DEFAULT_INDEX
+export PIP_INDEX_URL := $(UV_DEFAULT_INDEX)
 endif
 export PYTHONPATH := $(CURDIR)
 
@@ -81,7 +83,7 @@ ui: .venv/.laptop ## open a stack's private pages, MLflow and Prefect, through a
 rehearse: .venv/.laptop .venv-infra/.infra ## the whole cloud path on an emulator, from nothing to a trained model and back (PREFECT=cloud KEEP=1; Linux, Docker)
 	@$(PY) -m infra.rehearsal.rehearse $(if $(PREFECT),--prefect $(PREFECT)) $(if $(KEEP),--keep)
 
-drills: .venv/.laptop .venv-infra/.infra ## faults on that stack, each shown to be survived; writes docs/reliability.md (ONLY=name KEEP=1)
+drills: .venv/.laptop .venv-infra/.infra ## what fails in production, made to fail on that stack; writes docs/reliability.md (ONLY=name KEEP=1)
 	@$(PY) -m infra.rehearsal.drills $(if $(KEEP),--keep) $(if $(ONLY),--only $(ONLY))
 
 ## Check it

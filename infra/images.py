@@ -73,13 +73,13 @@ def current_commit() -> Commit:
         revision, seconds = git("show", "-s", "--format=%H %ct").split()
     except GitError as error:
         raise ImageError(
-            "images carry the commit that they are built from, and there is none: "
+            f"{error}\nImages carry the commit that they are built from. Where there is none: "
             "run `git init`, `git add -A` and `git commit`, or clone the repository"
         ) from error
     if uncommitted():
         revision += "-dirty"
-    # Asked this way, having no remote isn't an error.
-    remote = git("config", "--default", "", "--get", "remote.origin.url")
+    # Asked this way, having no remote isn't an error; nothing is sent.
+    remote = git("ls-remote", "--get-url", "origin")
     return Commit(source_url(remote), revision, int(seconds))
 
 
@@ -158,12 +158,16 @@ def build_options(target: str, commit: Commit, cpu: str, folder: Path) -> list[s
 def machine_options() -> list[str]:
     """What this machine's builds need beside the Dockerfile."""
     network = os.environ.get("TRAINYARD_BUILD_NETWORK")
-    options = [f"--network={network}"] if network else []
+    return [*([f"--network={network}"] if network else []), *index_options()]
+
+
+def index_options() -> list[str]:
+    """The package index of this machine, for a build."""
     for name in ("UV_DEFAULT_INDEX", "PIP_INDEX_URL"):
         if os.environ.get(name):
             # A secret, not an argument: an index's address often has a password in it.
-            return [*options, f"--secret=id=index,env={name}"]
-    return options
+            return [f"--secret=id=index,env={name}"]
+    return []
 
 
 def size(image: str) -> int:
@@ -247,7 +251,7 @@ def main() -> int:
         trial = smoke_test(images["flow"].id)
         print(report(images, trial, current_commit().tag))
         broken = broken_promises(images["flow"].size - images["base"].size, trial, not emulated)
-    except (ImageError, DockerError) as error:
+    except (ImageError, GitError, DockerError) as error:
         broken = [str(error)]
     if emulated:
         print(f"this machine only imitates {cpu}, so its load times say nothing")

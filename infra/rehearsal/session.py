@@ -21,9 +21,10 @@ from typing import Any
 import yaml
 
 from infra.docker import docker, docker_command
+from infra.git import ROOT
+from infra.images import index_options
 from infra.settings import config_of
 
-ROOT = Path(__file__).parents[2]
 NETWORK, SUBNET, ADDRESS = "trainyard-rehearsal", "169.254.170.0/24", "169.254.170.2"
 # This machine, as containers of that network see it.
 GATEWAY = "169.254.170.1"
@@ -78,7 +79,7 @@ class Session:
         shutil.copy(ROOT / "requirements/emulator.txt", folder)
         built = docker(
             *("build", "-q", "--network", "host", "--build-arg", f"BASE={self.base}"),
-            *("-t", IMAGE, str(folder)),
+            *(*index_options(), "-t", IMAGE, str(folder)),
             check=False,
         )
         if built.returncode:
