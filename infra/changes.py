@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -193,15 +194,19 @@ def comment(stack: str, *sections: Iterator[str]) -> str:
     return text
 
 
-def base_of(branch: str) -> str:
-    """The commit where this branch left another."""
+@contextmanager
+def base_of(branch: str) -> Iterator[Path]:
+    """What is compared, as it was where this branch left another."""
     try:
-        return git("merge-base", branch, "HEAD")
+        commit = git("merge-base", branch, "HEAD")
     except GitError as error:
         raise StackError(
             f"{error}\nBASE= has to be a commit of this clone that the branch began at, such as "
             "origin/main (`git fetch origin`; a shallow clone has too little)"
         ) from error
+    there = git("ls-tree", "--name-only", commit, "infra", "prefect.yaml").split()
+    with files_of(commit, *there) as base:
+        yield base
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -211,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", required=True, help="a branch or commit, such as origin/main")
     given = parser.parse_args(arguments)
     try:
-        with files_of(base_of(given.base)) as base:
+        with base_of(given.base) as base:
             foreseen = foresee(
                 Pulumi(given.stack), "preview", "--policy-pack", str(PROJECT / "policy")
             )

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 
 from infra.foresee import Change, Foresight, foresee
+from infra.git import ROOT
 from infra.github import gh
 from infra.naming import READY, RELEASE, RELEASES, Names
-from infra.stacks import PROJECT, Pulumi, StackError, opened, say
+from infra.stacks import Pulumi, StackError, opened, say
 
-REPORT = PROJECT.parent / ".trainyard/drift.md"
+REPORT = ROOT / ".trainyard/drift.md"
 # Parameters that `make up` and `make release` write: made by Pulumi, changed by others.
 WRITTEN = (READY, RELEASE, RELEASES)
 

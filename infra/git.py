@@ -35,7 +35,10 @@ def files_of(commit: str, *paths: str) -> Iterator[Path]:
 
 
 def _run(arguments: list[str] | tuple[str, ...]) -> bytes:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True)  # noqa: S603, S607
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True)  # noqa: S603, S607
+    except FileNotFoundError:
+        raise GitError("there is no `git` on PATH: https://git-scm.com") from None
     if done.returncode:
         raise GitError(f"`git {' '.join(arguments)}` failed: {done.stderr.decode().strip()}")
     return done.stdout

@@ -244,11 +244,11 @@ def code_of(wanted: Release, outputs: dict[str, Any]) -> Iterator[Path]:
         return
     try:
         git("cat-file", "-e", f"{wanted.commit}^{{commit}}")
-    except GitError:
+    except GitError as error:
         raise StackError(
-            f"this clone doesn't have the commit {wanted.commit}, whose prefect.yaml is to be "
-            f"deployed: `git fetch origin {wanted.commit}`, and again"
-        ) from None
+            f"{error}\nThis clone has to have the commit {wanted.commit}, whose prefect.yaml is to "
+            f"be deployed: `git fetch origin {wanted.commit}`, and again"
+        ) from error
     with files_of(wanted.commit) as folder:
         yield folder
 

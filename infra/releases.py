@@ -7,7 +7,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FILE = Path(__file__).parent.parent / ".trainyard/release.json"
+from infra.git import ROOT
+
+FILE = ROOT / ".trainyard/release.json"
 
 Image = Annotated[str, Field(pattern=r"^([\w.:/-]+@)?sha256:[0-9a-f]{64}$")]
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from infra.docker import DockerError
+from infra.git import ROOT, GitError
 from infra.images import ImageError, build
 from infra.naming import OUTPUTS as OUTPUTS_PARAMETER
 from infra.naming import READY, Names
@@ -356,7 +357,7 @@ def run_deployer(
     outputs: dict[str, Any],
     cloud: Aws,
     *options: str,
-    code: Path = PROJECT.parent,
+    code: Path = ROOT,
 ) -> None:
     """Run infra/deployer.py where Prefect's API is reached: inside the VPC, from the flows'
     image, or here, from `code`.
@@ -451,7 +452,7 @@ def _target(cloud: Boto, arn: str) -> str:
 
 def rehearsal() -> Session:
     """Where the stack `rehearsal` lives."""
-    return Session(PROJECT.parent / ".trainyard/rehearsal")
+    return Session(ROOT / ".trainyard/rehearsal")
 
 
 def opened(stack: str, *, released: bool = False) -> Pulumi:
@@ -494,7 +495,7 @@ def main() -> None:
             status(pulumi)
         else:
             ui(pulumi)
-    except (StackError, RehearsalError, ImageError, DockerError) as error:
+    except (StackError, RehearsalError, ImageError, GitError, DockerError) as error:
         sys.exit(f"{error}")
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import httpx
 
-from infra.rehearsal.session import GATEWAY, ROOT, RehearsalError
+from infra.git import ROOT
+from infra.rehearsal.session import GATEWAY, RehearsalError
 
 PORT = 4280
 WORKSPACE = "/accounts/rehearsal/workspaces/rehearsal"

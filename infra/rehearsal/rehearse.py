@@ -31,10 +31,11 @@ from rich.console import Console
 
 from infra import images, stacks
 from infra.docker import DockerError
+from infra.git import ROOT, GitError
 from infra.naming import Names
 from infra.outputs import EcsWorkPool, StackOutputs
 from infra.rehearsal import cloud, rights
-from infra.rehearsal.session import ROOT, RehearsalError, Session, inventory, missing
+from infra.rehearsal.session import RehearsalError, Session, inventory, missing
 
 STACK = "rehearsal"
 Mode = Literal["self-hosted", "cloud"]
@@ -228,6 +229,19 @@ class Rehearsal:
             timeout=30,
         )
 
+    def champion(self) -> dict[str, Any]:
+        """The version of the model that has the alias.
+
+        Raises:
+            RehearsalError: none has.
+        """
+        route = "/api/2.0/mlflow/registered-models/alias"
+        answer = self.mlflow(route, name=MODEL, alias="champion")
+        if answer.is_error:
+            raise RehearsalError(f"{MODEL} has no champion: {answer.text}")
+        found: dict[str, Any] = answer.json()["model_version"]
+        return found
+
     def keys(self, prefix: str) -> list[str]:
         """Objects of the artifact bucket."""
         bucket = self.outputs.artifact_store.removeprefix("s3://").split("/")[0]
@@ -306,10 +320,7 @@ def train(rehearsal: Rehearsal) -> str:
             raise RehearsalError(f"the run ended as {run.state and run.state.name}: {run.state}")
         first = rehearsal.task_runs(client, run)[0].start_time
         created = run.created
-    champion = rehearsal.mlflow(
-        "/api/2.0/mlflow/registered-models/alias", name=MODEL, alias="champion"
-    )
-    champion.raise_for_status()
+    version = rehearsal.champion()["version"]
     models = [key for key in rehearsal.keys("mlflow/") if key.endswith("MLmodel")]
     # And back: how a scoring flow gets the model.
     stored = models[0].removeprefix("mlflow/") if models else ""
@@ -323,7 +334,6 @@ def train(rehearsal: Rehearsal) -> str:
     for what, found in (("model in S3", models), ("result", results), ("log line", logs)):
         if not found:
             raise RehearsalError(f"the run completed, but left no {what}")
-    version = champion.json()["model_version"]["version"]
     waited = (first - created).total_seconds() if first and created else 0
     return f"first task after {waited:.0f} s, champion version {version}, {len(results)} results"
 
@@ -400,6 +410,7 @@ def perform(name: str, mode: Mode, act: Callable[[Rehearsal, Console], None], *,
             RehearsalError,
             stacks.StackError,
             images.ImageError,
+            GitError,
             DockerError,
             httpx.HTTPError,
         ) as error:

@@ -18,8 +18,9 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
-from infra.rehearsal.session import REPOSITORY, ROOT, Session
+from infra.rehearsal.session import REPOSITORY, Session
 from infra.stacks import Pulumi, StackError
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -21,7 +21,8 @@ import pytest
 import yaml
 
 from infra.rehearsal import cloud, rights
-from infra.rehearsal.session import REPOSITORY, ROOT, SUBJECT, Session, inventory
+from infra.rehearsal.session import REPOSITORY, SUBJECT, Session, inventory
+from tests.conftest import ROOT
 from tests.delivery.registries import LocalRegistry, serve
 
 ACCOUNT = "111122223333"  # beside the emulator's own, in which the other rehearsals are

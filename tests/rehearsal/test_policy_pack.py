@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.policy.rules import RULES
-from infra.rehearsal.session import ROOT, Session
+from infra.rehearsal.session import Session
+from tests.conftest import ROOT
 
 PROGRAM = """
 import json, pulumi_aws as aws

@@ -18,10 +18,11 @@ from infra.drift import look
 from infra.outputs import StackOutputs
 from infra.rehearsal.drills import WAVES, run_wave
 from infra.rehearsal.rehearse import Rehearsal, check_rights, check_services, train
-from infra.rehearsal.session import ROOT, Session
+from infra.rehearsal.session import Session
 from infra.release import Steps, release, rollback
 from infra.releases import Images, Release
 from infra.stacks import StackError
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.timeout(1200)
 
