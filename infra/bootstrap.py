@@ -302,7 +302,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         files = [f"infra/Pulumi.{each}.yaml" for each in ("account", given.stack) if each]
         say(f"commit: git add {' '.join(files)} && git commit -m 'The settings of our stacks'")
         by_hand = f"make publish && make release STACK={given.stack or 'dev'}"
-        say(f"next: git push, and GitHub deploys; by hand: {by_hand}")
+        if repository:
+            say(f"next: git push, and GitHub deploys; by hand: {by_hand}")
+        else:
+            say(f"next: {by_hand}   # for pushes to deploy: this again, with REPO=")
     except (StackError, BotoCoreError, ClientError) as error:
         sys.exit(f"{error}")
 

@@ -1,4 +1,4 @@
-"""Writes the generated parts of infra/README.md: settings, prices, and the picture of a stack.
+"""Writes the generated parts of infra/README.md: settings, profiles, prices, and a stack's picture.
 
 `python -m infra.readme`; a test holds the file to it.
 """
@@ -29,7 +29,12 @@ def picture(stack: Recording) -> str:
 def written(text: str) -> str:
     """The README with its generated parts as the code says."""
     stack = cost.running(profile="standard")
-    parts = {"settings": settings.table(), "prices": cost.table(), "picture": picture(stack)}
+    parts = {
+        "settings": settings.table(),
+        "profiles": settings.profiles(),
+        "prices": cost.table(),
+        "picture": picture(stack),
+    }
     for name, content in parts.items():
         text = settings.between_marks(text, name, content)
     return text

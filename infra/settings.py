@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -205,15 +205,18 @@ class Settings(BaseModel):
 
     # An environment
     profile: Literal["minimal", "standard", "ha"] = setting(
-        "minimal", "Sizes and durability: see the table of profiles.", "minimal, standard or ha"
+        "minimal", "Sizes and durability: see infra/README.md.", "minimal, standard or ha"
     )
     durable: bool = setting(
         True,
-        "Data outlives mistakes: bucket and database are protected, and a last snapshot is taken.",
+        "Data outlives mistakes: bucket, its key and database are protected; take a snapshot "
+        "before you turn it off.",
         "true or false",
     )
     cpu_architecture: Literal["x86_64", "arm64"] = setting(
-        "x86_64", "Of images and tasks together.", "x86_64 or arm64"
+        "x86_64",
+        "Of tasks; the images have to match: `make publish CPU=arm64` (deploy.yml builds x86_64).",
+        "x86_64 or arm64",
     )
     vpc_cidr: Annotated[str, AfterValidator(_network)] = setting(
         "10.20.0.0/16",
@@ -362,7 +365,8 @@ class Settings(BaseModel):
     )
     monthly_budget_usd: int = setting(
         100,
-        "AWS tells you at 80 % of it spent and at 100 % foreseen; 0 makes no budget.",
+        "AWS tells alarmEmails at 80 % of it spent and at 100 % foreseen, once the tag "
+        "`trainyard-stack` is activated for cost allocation; 0 makes no budget.",
         "0 or more",
         ge=0,
     )
@@ -682,6 +686,16 @@ def table() -> str:
         default = json.dumps(entry["default"]) if entry["default"] not in ("", [], {}) else ""
         what = entry["description"].removesuffix(f" Allowed: {_allowed(key)}.")
         rows.append(f"| `{key}` | {default and f'`{default}`'} | {_allowed(key)} | {what} |")
+    return "\n".join(rows) + "\n"
+
+
+def profiles() -> str:
+    """What each profile decides, as a Markdown table."""
+    rows = [f"| | {' | '.join(PROFILES)} |", "|---" * (len(PROFILES) + 1) + "|"]
+    for field in fields(Profile):
+        values = [getattr(profile, field.name) for profile in PROFILES.values()]
+        cells = [{True: "yes", False: "no"}[v] if isinstance(v, bool) else f"{v}" for v in values]
+        rows.append(f"| {field.name.replace('_', ' ')} | {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
 
