@@ -287,7 +287,7 @@ def worker_killed(scene: Scene) -> str:
         worker = scene.service("worker")
         scene.rehearsal.wait_for(client, runs[0], lambda _: _in_the_middle(scene, runs))
         scene.kill(worker)
-        if _ended(scene, runs) > queued - 2:
+        if _final(_states(scene, runs)) > queued - 2:
             raise RehearsalError("no run was queued any more when the worker was killed")
         for run in runs:
             scene.completed(run)
@@ -513,20 +513,24 @@ def given_up(scene: Scene, run: FlowRun, starts: int) -> str:
     return f"Crashed {crashes} times, {starts} starts, then given up: “{last.message}”"
 
 
-def _ended(scene: Scene, runs: Sequence[FlowRun]) -> int:
-    seen = [scene.client.read_flow_run(run.id).state for run in runs]
-    return sum(1 for state in seen if state and state.is_final())
+def _states(scene: Scene, runs: Sequence[FlowRun]) -> list[State]:
+    found = [scene.client.read_flow_run(run.id).state for run in runs]
+    return [state for state in found if state]
+
+
+def _final(states: Sequence[State]) -> int:
+    return sum(state.is_final() for state in states)
 
 
 def _in_the_middle(scene: Scene, runs: Sequence[FlowRun]) -> bool:
     """Two have ended, one is at work, and the worker has none in its hands, of any drill: one that
     it has claimed and not started is another drill.
     """
-    states = [scene.client.read_flow_run(run.id).state for run in runs]
+    states = _states(scene, runs)
     pending = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING"]}}})
     return (
-        sum(1 for state in states if state and state.is_final()) >= 2
-        and any(state and state.is_running() for state in states)
+        _final(states) >= 2
+        and any(state.is_running() for state in states)
         and not scene.client.read_flow_runs(flow_run_filter=pending)
     )
 
