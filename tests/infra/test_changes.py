@@ -222,6 +222,8 @@ def test_a_branch_is_compared_with_the_commit_that_it_left(pulumi: Any, tmp_path
     assert "| Network | 0.00 | 36.50 | +36.50 |" in said
     assert "**Deployments**: no changes" in said
     assert said.strip() == done.stdout.strip()
+    listed = subprocess.run(["git", "worktree", "list"], cwd=clone, capture_output=True, text=True)
+    assert len(listed.stdout.splitlines()) == 1, "a worktree is left"
 
     unknown = preview("origin/nowhere")
     assert unknown.returncode == 1
