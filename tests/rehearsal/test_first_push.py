@@ -58,7 +58,8 @@ class Account:
     boto: Any
     left: list[str] = field(default_factory=commands)
     """What the page says to type next."""
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: list[tuple[str, float]] = field(default_factory=list)
+    """What took how long, in order."""
 
     def bootstrap(self, **arguments: str) -> str:
         """`make bootstrap`, and what it says."""
@@ -69,7 +70,7 @@ class Account:
         built = [part for stamp in STAMPS for part in ("-o", stamp)]
         started = time.monotonic()
         said = self.run("make", *built, *words, fails=fails, **more)
-        self.seconds[" ".join(words)] = time.monotonic() - started
+        self.seconds.append((" ".join(words), round(time.monotonic() - started, 1)))
         return said
 
     def type(self, expected: str, **more: str) -> str:
@@ -161,7 +162,7 @@ def account(
     try:
         yield found
     finally:
-        print({command: round(took) for command, took in found.seconds.items()})
+        print(*found.seconds, sep="\n")
         cloud.stop(process)
 
 
@@ -180,7 +181,8 @@ def said(account: Account) -> str:
 def test_an_empty_account_gets_its_stack_and_an_environments_settings(
     account: Account, said: str
 ) -> None:
-    assert "by hand: make publish && make release STACK=dev\n" in said
+    by_hand = "make publish && make release STACK=dev"
+    assert f"\nnext: git push, and GitHub deploys; by hand: {by_hand}\n" in said
     policies = account.boto.client("iam").list_policies(Scope="Local")["Policies"]
     assert "trainyard-boundary" in {p["PolicyName"] for p in policies}
     for stack in ("account", "dev"):
@@ -213,6 +215,7 @@ def test_a_second_bootstrap_changes_nothing(account: Account, said: str) -> None
     before = {stack: account.settings(stack) for stack in ("account", "dev")}
     again = account.bootstrap(STACK="dev")
     assert re.search(r"Resources:\s+\d+ unchanged\s", again), again[-3000:]
+    assert "# for pushes to deploy: this again, with REPO=\n" in again
     assert {stack: account.settings(stack) for stack in before} == before
 
 
@@ -325,10 +328,8 @@ def test_a_push_with_a_new_flow_leaves_the_servers_alone_and_can_be_taken_back(
     path.write_text(f"{path.read_text()}\n# a push\n")
     deployed.commit("A new flow")
     first = released(deployed)
-    started = time.monotonic()
     deployed.make("publish")
     said = deployed.make("release", "STACK=dev")
-    deployed.seconds["a push"] = time.monotonic() - started
     print(said[said.rindex("\ndev: ") :])  # its steps
     changed = {name for name, image in released(deployed).items() if image != first[name]}
     assert changed == {"flow"}
@@ -355,8 +356,10 @@ def test_a_person_ends_the_accounts_stack_as_the_page_says(account: Account) -> 
     account.environment.pop("AWS_SESSION_TOKEN", None)  # that of a job
     refused = account.make("down", "STACK=account", fails=True, **person)
     assert "nothing was removed" in refused
-    while account.left:
-        account.type(account.left[0], **person)
+    account.type("pulumi --cwd infra config set --stack account trainyard:durable false", **person)
+    account.type("make up STACK=account", **person)
+    account.type("make down STACK=account", **person)
+    assert account.left == []
     assert account.boto.client("ecr").describe_repositories()["repositories"] == []
     roles = account.boto.client("iam").list_roles()["Roles"]
     assert [each["RoleName"] for each in roles if each["RoleName"].startswith("trainyard-")] == []
