@@ -21,6 +21,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         PREFECT_HOME,
+        PREFECT_MESSAGING_BROKER,
         PREFECT_SERVER_ANALYTICS_ENABLED,
         temporary_settings,
     )
@@ -30,6 +31,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # each heartbeat thread costs a synchronous flow a second at its end
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_HOME: tmp_path_factory.mktemp("prefect"),
+        PREFECT_MESSAGING_BROKER: "infra.prefect_on_sqlite",
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
     }
     with temporary_settings(settings), prefect_test_harness(server_startup_timeout=120):

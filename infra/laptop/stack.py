@@ -273,6 +273,7 @@ class Stack:
             command += ["--port", str(port)]
             # or its pages look for the API on 4200, whatever the port
             environment["PREFECT_SERVER_UI_API_URL"] = f"http://127.0.0.1:{port}/api"
+            environment["PREFECT_SERVER_EVENTS_MESSAGING_BROKER"] = "infra.prefect_on_sqlite"
         elif name == "mlflow":
             folder = self.home / "mlflow"
             command = [*python, "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]

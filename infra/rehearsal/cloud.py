@@ -33,6 +33,7 @@ def start(home: Path, key: str) -> subprocess.Popen[bytes]:
             "PREFECT_API_KEY": key,
             "PREFECT_HOME": str(home),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "infra.prefect_on_sqlite",
         },
         cwd=ROOT,
         stdout=(home / "server.log").open("wb"),

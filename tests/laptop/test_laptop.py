@@ -177,6 +177,12 @@ def test_nothing_of_the_users_own_prefect_and_mlflow_reaches_the_stack(stack: Cl
         assert environment.get("PREFECT_API_URL", "http://127.0.0.1").startswith("http://127.0.0.1")
 
 
+def test_the_servers_transactions_take_turns(stack: Clone) -> None:
+    api = read_outputs(stack)["prefect_api_url"]
+    settings = httpx.get(f"{api}/admin/settings", trust_env=False).json()
+    assert settings["server"]["events"]["messaging_broker"] == "infra.prefect_on_sqlite"
+
+
 def test_a_second_demo_uses_the_running_stack_and_leaves_it_up(stack: Clone) -> None:
     output = stack.run("demo", "--trials", "2")
     assert "register  nothing to change" in output

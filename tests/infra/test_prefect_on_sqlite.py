@@ -1,0 +1,40 @@
+"""Prefect's server on SQLite: what a transaction has read is still so when it writes."""
+
+import asyncio
+from pathlib import Path
+
+import sqlalchemy as sa
+from prefect.server.database.configurations import AioSqliteConfiguration
+
+import infra.prefect_on_sqlite  # noqa: F401  what a server does at its start
+
+ADD = sa.text("UPDATE counter SET value = value + 1")
+
+
+async def _two_that_read_before_they_write(url: str) -> int:
+    database = AioSqliteConfiguration(connection_url=url)
+    engine = await database.engine()
+    has_read = asyncio.Event()
+
+    async def add(before: asyncio.Event | None, pause: float) -> None:
+        if before:
+            await before.wait()
+        async with await database.session(engine) as session, database.begin_transaction(session):
+            await session.execute(sa.text("SELECT value FROM counter"))
+            has_read.set()
+            await asyncio.sleep(pause)  # as long as the other one needs to write
+            await session.execute(ADD)
+
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("CREATE TABLE counter (value INTEGER)"))
+        await connection.execute(sa.text("INSERT INTO counter VALUES (0)"))
+    await asyncio.gather(add(None, pause=0.5), add(has_read, pause=0))
+    async with engine.connect() as connection:
+        (value,) = (await connection.execute(sa.text("SELECT value FROM counter"))).one()
+    await engine.dispose()
+    return int(value)
+
+
+def test_two_transactions_that_read_and_then_write_take_turns(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/prefect.db"
+    assert asyncio.run(_two_that_read_before_they_write(url)) == 2
