@@ -23,8 +23,8 @@ from typing import Any
 
 from infra.github import GhError, gh, logged_in
 from infra.naming import PREVIEW_ENVIRONMENT, Names
-from infra.settings import Settings, config_of
-from infra.stacks import NO_PULUMI, PROJECT, Pulumi, StackError, say
+from infra.settings import FOLDER, Settings, config_of
+from infra.stacks import NO_PULUMI, Pulumi, StackError, say
 
 ALIAS = "alias/trainyard-state"
 # The environment to which a person says yes first.
@@ -148,7 +148,7 @@ def find_repository(name: str, owner_id: str, repository_id: str) -> Repository:
 def pulumi(*arguments: str) -> None:
     """Run pulumi; a secret never is among its arguments."""
     try:
-        done = subprocess.run(["pulumi", "--cwd", str(PROJECT), *arguments])  # noqa: S603, S607
+        done = subprocess.run(["pulumi", "--cwd", str(FOLDER), *arguments])  # noqa: S603, S607
     except FileNotFoundError:
         raise StackError(NO_PULUMI) from None
     if done.returncode:

@@ -20,7 +20,8 @@ import yaml
 from infra.foresee import Change, Foresight, foresee
 from infra.git import ROOT, GitError, files_of, git
 from infra.naming import Names
-from infra.stacks import PROJECT, Pulumi, StackError, say
+from infra.settings import FOLDER
+from infra.stacks import Pulumi, StackError, say
 
 COMMENT = ROOT / ".trainyard/preview.md"
 # GitHub takes 65,536 characters.
@@ -218,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with base_of(given.base) as base:
             foreseen = foresee(
-                Pulumi(given.stack), "preview", "--policy-pack", str(PROJECT / "policy")
+                Pulumi(given.stack), "preview", "--policy-pack", str(FOLDER / "policy")
             )
             before = base / "prefect.yaml"
             text = comment(

@@ -26,8 +26,8 @@ from infra.naming import OUTPUTS as OUTPUTS_PARAMETER
 from infra.naming import READY, Names
 from infra.readiness import Servers, note
 from infra.rehearsal.session import RehearsalError, Session, missing
+from infra.settings import FOLDER
 
-PROJECT = Path(__file__).parent
 NO_PULUMI = "there is no `pulumi` on PATH: https://www.pulumi.com/docs/install/"
 TASK_MINUTES = 15
 # The stack that lives on an emulator: its commands start one.
@@ -50,7 +50,7 @@ class Pulumi:
     """The `pulumi` command, for one stack."""
 
     stack: str
-    folder: Path = PROJECT
+    folder: Path = FOLDER
     environment: Mapping[str, str] = field(default_factory=dict)
     log: IO[str] | None = None
     """Where its lines go; the terminal without."""
@@ -61,7 +61,7 @@ class Pulumi:
 
     def preview(self) -> None:
         """Say what an up would do, and what breaks the rules of infra/policy."""
-        self._call(["preview", "--diff", "--policy-pack", str(PROJECT / "policy")], self.log)
+        self._call(["preview", "--diff", "--policy-pack", str(FOLDER / "policy")], self.log)
 
     def destroy(self) -> None:
         """Remove the stack; with protected data in it, nothing of it."""
