@@ -467,7 +467,8 @@ def opened(stack: str, *, released: bool = False) -> Pulumi:
         raise StackError(f"a rehearsal needs more: {lacking}")
     session = rehearsal()
     images = {} if released else {f"{name}Image": id_ for name, id_ in build().items()}
-    environment = session.begin(**images)
+    session.begin(**images)
+    environment = {**session.environment(), **session.deploy_role()}
     os.environ.update(environment)  # boto3 finds the emulator by the same variables
     return Pulumi(stack, session.project, environment)
 

@@ -6,6 +6,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -40,11 +41,17 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """MiniStack, an AWS emulator, on a loopback port, with IAM enforced; gives its endpoint."""
-    program = ROOT / ".venv-emulator" / "bin" / "ministack"
-    if not program.exists():
+    """The AWS emulator of a rehearsal, without containers; gives its endpoint."""
+    with emulated_aws(tmp_path_factory.mktemp("ministack")) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def emulated_aws(folder: Path) -> Iterator[str]:
+    """The rehearsal's emulator on a loopback port, with IAM enforced; gives its endpoint."""
+    python = ROOT / ".venv-emulator/bin/python"
+    if not python.exists():
         pytest.skip("no .venv-emulator: `make test` builds it")
-    folder = tmp_path_factory.mktemp("ministack")
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     environment = {
@@ -61,7 +68,11 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            [program], env=environment, cwd=folder, stdout=output, stderr=output
+            [python, ROOT / "infra/rehearsal/emulator/emulator.py"],
+            env=environment,
+            cwd=folder,
+            stdout=output,
+            stderr=output,
         ) as process,
     ):
         try:
@@ -73,7 +84,7 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def s3(ministack: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty bucket on MiniStack, as an s3:// URI; AWS_* lead every client there, as root."""
+    """An empty bucket on the emulator, as an s3:// URI; AWS_* lead every client there, as root."""
     # imported here, because they would slow the start of every test that doesn't need them
     import boto3
     from s3fs import S3FileSystem
@@ -120,4 +131,4 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: fl
         except httpx.HTTPError:
             time.sleep(0.1)
     process.terminate()
-    pytest.fail(f"MiniStack did not start:\n{log.read_text()[-2000:]}")
+    pytest.fail(f"the emulator did not start:\n{log.read_text()[-2000:]}")

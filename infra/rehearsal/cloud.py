@@ -53,9 +53,13 @@ def start(home: Path, key: str) -> subprocess.Popen[bytes]:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End it."""
+    """End it, by force if it takes longer than its clients may take to leave."""
     process.terminate()
-    process.wait(timeout=20)
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class Workspace:
@@ -86,7 +90,7 @@ def main() -> None:
 
     host, port = sys.argv[1], int(sys.argv[2])
     app = Workspace(create_app(final=True), os.environ["PREFECT_API_KEY"])
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
 
 
 if __name__ == "__main__":

@@ -359,7 +359,8 @@ def definition_refused(scene: Scene) -> str:
     if "AccessDenied" not in message:
         raise RehearsalError(f"the message doesn't say what was refused: {message}")
     scene.completed(run)
-    return f"Crashed: “{shown(message)}”; Completed by itself once the right was back"
+    model = scene.check_model(run)
+    return f"Crashed: “{shown(message)}”; Completed by itself once the right was back; {model}"
 
 
 def out_of_memory(scene: Scene) -> str:
@@ -422,7 +423,8 @@ def observer_deaf(scene: Scene) -> str:
     found = seconds(killed, crashed, 180)
     again = seconds(killed, scene.wait_for_state(run, "Running", times=2))
     scene.completed(run)
-    return f"{found}: “{crashed.message}”, {again}; {scene.check_work(run)}"
+    work, model = scene.check_work(run), scene.check_model(run)
+    return f"{found}: “{crashed.message}”, {again}; {work}; {model}"
 
 
 Drill = Callable[[Scene], str]

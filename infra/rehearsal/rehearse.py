@@ -18,6 +18,7 @@ from typing import IO, Any, Literal
 
 import boto3
 import httpx
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
@@ -75,8 +76,8 @@ class Rehearsal:
         if self.mode == "cloud":
             self._start_cloud()
         self.settings |= {f"{name}Image": image for name, image in image_ids.items()}
-        environment = self.session.begin(**self.settings)
-        self.credentials = {k: v for k, v in environment.items() if k.startswith("AWS_")}
+        self.session.begin(**self.settings)
+        self.credentials = self.session.deploy_role()
         self._before = inventory(self.root)
 
     def set(self, **settings: Any) -> None:
@@ -122,7 +123,7 @@ class Rehearsal:
         Raises:
             RehearsalError: something is left, in the emulator or in Docker.
         """
-        self.pulumi.run("destroy", "--yes", "--skip-preview")
+        self._destroy()
         after = inventory(self.root)
         left = {kind: found for kind, found in after.items() if found != self._before[kind]}
         # Tasks that have ended leave a container each: the emulator's way, and not the stack's.
@@ -132,7 +133,7 @@ class Rehearsal:
 
     def forget(self) -> None:
         """Destroy what is there still, and forget the stack; the emulator stays."""
-        self.pulumi.run("destroy", "--yes", "--skip-preview")
+        self._destroy()
         self.pulumi.run("stack", "rm", "--yes")
         if self._cloud:
             self._end_cloud()
@@ -142,12 +143,19 @@ class Rehearsal:
 
     def close(self) -> None:
         """End the emulator and all that it started, however far the rehearsal came."""
-        self._end_cloud()
-        self.session.stop()
+        try:
+            self._end_cloud()
+        finally:
+            self.session.stop()
+
+    def _destroy(self) -> None:
+        self.credentials = self.session.deploy_role()  # the first ones may have expired
+        self.pulumi.run("destroy", "--yes", "--skip-preview")
 
     def _end_cloud(self) -> None:
         if self._cloud:
             cloud.stop(self._cloud)
+            self._cloud = None
 
     def _start_cloud(self) -> None:
         """Start the stand-in, and put its key where `make bootstrap` puts Prefect Cloud's."""
@@ -319,7 +327,9 @@ def train(rehearsal: Rehearsal) -> str:
         if not run.state or run.state.type is not StateType.COMPLETED:
             raise RehearsalError(f"the run ended as {run.state and run.state.name}: {run.state}")
         first = rehearsal.task_runs(client, run)[0].start_time
-        created = run.created
+        if not first or not run.created:
+            raise RehearsalError("the run completed, but Prefect doesn't say when it began")
+        waited = (first - run.created).total_seconds()
     version = rehearsal.champion()["version"]
     models = [key for key in rehearsal.keys("mlflow/") if key.endswith("MLmodel")]
     # And back: how a scoring flow gets the model.
@@ -329,12 +339,11 @@ def train(rehearsal: Rehearsal) -> str:
     rehearsal.mlflow(f"{artifacts}/{stored}").raise_for_status()
     results = rehearsal.keys("flows/results/")
     logs = rehearsal.root.client("logs").filter_log_events(
-        logGroupName=pool_of(rehearsal.outputs).log_group, limit=10
+        logGroupName=pool_of(rehearsal.outputs).log_group, filterPattern=f'"{run.name}"', limit=1
     )["events"]
     for what, found in (("model in S3", models), ("result", results), ("log line", logs)):
         if not found:
             raise RehearsalError(f"the run completed, but left no {what}")
-    waited = (first - created).total_seconds() if first and created else 0
     return f"first task after {waited:.0f} s, champion version {version}, {len(results)} results"
 
 
@@ -379,7 +388,8 @@ def bring_up(rehearsal: Rehearsal, console: Console) -> None:
 
 
 def rehearse(rehearsal: Rehearsal, console: Console) -> None:
-    """All steps, in order."""
+    """All steps, in order, from nothing: what `make up STACK=rehearsal` has left is ended."""
+    rehearsal.session.stop()
     bring_up(rehearsal, console)
     for title, do in (
         ("make up, again", lambda: check_unchanged(rehearsal)),
@@ -404,21 +414,24 @@ def perform(name: str, mode: Mode, act: Callable[[Rehearsal, Console], None], *,
     with (home / f"{name}.log").open("w") as log:
         rehearsal = Rehearsal(Session(home), mode, log)
         try:
-            with redirect_stdout(log):
-                act(rehearsal, console)
+            try:
+                with redirect_stdout(log):
+                    act(rehearsal, console)
+            finally:
+                if not keep:
+                    rehearsal.close()
         except (
             RehearsalError,
             stacks.StackError,
             images.ImageError,
             GitError,
             DockerError,
+            ClientError,
             httpx.HTTPError,
         ) as error:
-            console.print(f"{error}\nPulumi's own lines: {log.name}", highlight=False)
+            text = f"{error}\nPulumi's own lines: {log.name}"
+            console.print(text, markup=False, highlight=False)
             return 1
-        finally:
-            if not keep:
-                rehearsal.close()
     return 0
 
 
@@ -428,6 +441,8 @@ def main() -> int:
     parser.add_argument("--prefect", choices=sorted(MODES), default="self-hosted")
     parser.add_argument("--keep", action="store_true", help="leave the emulator up at a failure")
     given = parser.parse_args()
+    if given.keep and given.prefect == "cloud":
+        parser.error("KEEP=1: what stands in for Prefect Cloud ends with this command")
     return perform("rehearse", given.prefect, rehearse, keep=given.keep)
 
 

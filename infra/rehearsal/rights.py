@@ -51,7 +51,7 @@ def decisions(log: str) -> dict[str, dict[bool, set[str]]]:
 
 
 def grants(session: Any, prefix: str) -> dict[str, set[str]]:
-    """What each role whose name begins with `prefix` is allowed by its own policies.
+    """What each role whose name begins with `prefix` is allowed; of a managed policy its name.
 
     Execution roles are left out: the emulator starts tasks by itself, in nobody's name.
     """
@@ -61,7 +61,8 @@ def grants(session: Any, prefix: str) -> dict[str, set[str]]:
         name = role["RoleName"]
         if not name.startswith(prefix) or "-execution-" in name:
             continue
-        found[name] = set()
+        attached = iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
+        found[name] = {policy["PolicyName"] for policy in attached}
         for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
             document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
             for statement in document["Statement"]:

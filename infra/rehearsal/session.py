@@ -120,6 +120,13 @@ class Session:
         for name in self.containers():
             docker("rm", "-f", "-v", name, check=False)
         docker("network", "rm", NETWORK, check=False)
+        networks = docker(
+            "network", "ls", "-f", f"name=^{NETWORK}$", "--format", "{{.Name}}"
+        ).stdout
+        if left := [*self.containers(), *networks.split()]:
+            raise RehearsalError(
+                f"Docker keeps {', '.join(left)}: try `docker rm -f` and `docker network rm`"
+            )
 
     def log(self) -> str:
         """What the emulator says."""
@@ -184,12 +191,8 @@ class Session:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
 
-    def begin(self, **settings: Any) -> dict[str, str]:
-        """Start the emulator, make the account's stack in it, and take its deploy role.
-
-        Gives the variables with which `pulumi` and boto3 deploy the stack `rehearsal`: not as root,
-        so that what GitHub's role may do is shown to be enough.
-        """
+    def begin(self, **settings: Any) -> None:
+        """Start the emulator, make the account's stack in it, and prepare the stack `rehearsal`."""
         self.start()
         self.prepare(
             "account",
@@ -201,11 +204,16 @@ class Session:
         )
         self.pulumi("account", "stack", "select", "--create")
         self.pulumi("account", "up", "--yes", "--skip-preview")
-        role = self.pulumi("account", "stack", "output", "deploy_role_arn").strip()
         self.prepare("rehearsal", **settings)
         self.pulumi("rehearsal", "stack", "select", "--create")
-        credentials = self.take_role(role, SUBJECT.format(environment="dev"))
-        return {**self.environment(), **credentials}
+
+    def deploy_role(self) -> dict[str, str]:
+        """Credentials for an hour with which `pulumi` and boto3 deploy the stack `rehearsal`.
+
+        Not root's, so that what GitHub's role may do is shown to be enough.
+        """
+        role = self.pulumi("account", "stack", "output", "deploy_role_arn").strip()
+        return self.take_role(role, SUBJECT.format(environment="dev"))
 
     def pulumi(self, stack: str, *arguments: str) -> str:
         """Run `pulumi` as the emulator's root; gives what it says."""
@@ -265,11 +273,16 @@ def token(subject: str, **others: str) -> str:
 
 # --- what is there --------------------------------------------------------------------------------
 def inventory(session: Any) -> dict[str, list[str]]:
-    """Everything of the kinds that a stack makes, without AWS's own defaults."""
+    """Everything of the kinds that a stack makes, without AWS's own defaults.
 
-    def names(service: str, call: str, key: str, name: str) -> list[str]:
-        answer = getattr(session.client(service), call)()
-        return sorted(str(each[name]) if name else str(each) for each in answer[key])
+    Parts of these are left out, such as a network's subnets. So are task definitions: Prefect's
+    worker makes its own, and a stack that goes leaves them.
+    """
+
+    def names(service: str, call: str, key: str, name: str, **given: str) -> list[str]:
+        answer = getattr(session.client(service), call)(**given)
+        found = (str(each[name]) if name else str(each) for each in answer.get(key, []))
+        return sorted(each for each in found if not each.startswith(("default", "alias/aws/")))
 
     ec2 = session.client("ec2")
     vpcs = [v["VpcId"] for v in ec2.describe_vpcs()["Vpcs"] if not v.get("IsDefault")]
@@ -283,12 +296,19 @@ def inventory(session: Any) -> dict[str, list[str]]:
         for k in keys.list_keys()["Keys"]
         if keys.describe_key(KeyId=k["KeyId"])["KeyMetadata"]["KeyState"] != "PendingDeletion"
     ]
+    account = session.client("sts").get_caller_identity()["Account"]
     return {
+        "addresses": names("ec2", "describe_addresses", "Addresses", "AllocationId"),
         "alarms": names("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
         "buckets": names("s3", "list_buckets", "Buckets", "Name"),
+        "budgets": names("budgets", "describe_budgets", "Budgets", "BudgetName", AccountId=account),
         "clusters": names("ecs", "list_clusters", "clusterArns", ""),
         "dashboards": names("cloudwatch", "list_dashboards", "DashboardEntries", "DashboardName"),
         "databases": names("rds", "describe_db_instances", "DBInstances", "DBInstanceIdentifier"),
+        "internet gateways": names(
+            "ec2", "describe_internet_gateways", "InternetGateways", "InternetGatewayId"
+        ),
+        "key aliases": names("kms", "list_aliases", "Aliases", "AliasName"),
         "keys": sorted(live),
         "log groups": names("logs", "describe_log_groups", "logGroups", "logGroupName"),
         "namespaces": names("servicediscovery", "list_namespaces", "Namespaces", "Name"),
@@ -298,11 +318,17 @@ def inventory(session: Any) -> dict[str, list[str]]:
             if n["State"] != "deleted"
         ],
         "networks": sorted(vpcs),
+        "parameter groups": names(
+            "rds", "describe_db_parameter_groups", "DBParameterGroups", "DBParameterGroupName"
+        ),
         "parameters": names("ssm", "describe_parameters", "Parameters", "Name"),
-        "queues": sorted(session.client("sqs").list_queues().get("QueueUrls", [])),
+        "queues": names("sqs", "list_queues", "QueueUrls", ""),
         "roles": roles,
         "rules": names("events", "list_rules", "Rules", "Name"),
         "secrets": names("secretsmanager", "list_secrets", "SecretList", "Name"),
         "security groups": sorted(groups),
+        "subnet groups": names(
+            "rds", "describe_db_subnet_groups", "DBSubnetGroups", "DBSubnetGroupName"
+        ),
         "topics": names("sns", "list_topics", "Topics", "TopicArn"),
     }

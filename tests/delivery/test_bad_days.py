@@ -252,10 +252,7 @@ def durable(ministack: str, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
     session.prepare("dev", durable=True)
     session.pulumi("dev", "stack", "select", "--create")
     cloud = Cloud(session, "dev")
-    try:
-        cloud.pulumi.up()
-    except StackError:  # a busy emulator answers late, and is asked twice for one role
-        cloud.pulumi.up()
+    cloud.pulumi.up()
     return cloud
 
 

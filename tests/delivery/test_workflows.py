@@ -28,6 +28,8 @@ ANY_STACK = "${{ inputs.stack }}"
 COMMANDS = {
     'gh pr comment "$PULL_REQUEST" --edit-last --create-if-none --body-file .trainyard/preview.md',
     'test "$STACK" = "$TYPED"',
+    "sudo apt-get update -qq && sudo apt-get install -qq docker-registry skopeo"
+    " && sudo systemctl disable --now docker-registry",
     'echo "::notice title=Nothing is deployed yet::'
     'make bootstrap STACK=dev REPO=$GITHUB_REPOSITORY sets it up"',
 }

@@ -24,13 +24,15 @@ from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.settings import PREFECT_HOME
-from prefect.states import Late, Pending
+from prefect.states import Crashed, Late, Pending
 
 import infra.register
 from infra.automations import automations
 from infra.components.observability import RUN_FAILED
 from infra.outputs import ProcessWorkPool, StackOutputs
 from infra.register import register
+
+pytestmark = pytest.mark.timeout(900)  # a death takes minutes to be noticed
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = (
@@ -82,6 +84,8 @@ def rest(folder: str) -> None: ...
 """
 )
 
+# As prefect_aws reports it.
+TASK_GONE = "The following containers stopped with a non-zero exit code: ['prefect']"
 AGAIN = "It is scheduled again, and goes on after the tasks that it has finished."
 
 
@@ -181,6 +185,7 @@ class Died:
     of_others: FlowRun
     failed: FlowRun
     late: FlowRun
+    gone: FlowRun
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +226,8 @@ def died(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             late = pool.run("rest", work_queue_name="asleep")
             # what a server's own service does after 15 s; servers of tests don't run it
             client.set_flow_run_state(late.id, Late())
+            gone = pool.run("rest", work_queue_name="asleep")
+            client.set_flow_run_state(gone.id, Crashed(message=TASK_GONE))
             yield Died(
                 pool,
                 silent=silent,
@@ -228,6 +235,7 @@ def died(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 of_others=pool.run("rest", others.name, state=Pending()),
                 failed=pool.run("fail"),
                 late=late,
+                gone=gone,
             )
         finally:
             pool.kill_worker()
@@ -257,6 +265,21 @@ def test_a_run_that_is_killed_in_silence_goes_on_where_it_was(died: Died) -> Non
 def test_runs_of_others_are_left_alone(died: Died) -> None:
     time.sleep(5)  # it has waited longer than our runs may, and more
     assert died.pool.names(died.of_others) == ["Pending"]
+
+
+def test_a_run_whose_task_has_gone_starts_again_at_once_and_is_given_up_the_second_time(
+    died: Died,
+) -> None:
+    pool, run = died.pool, died.gone
+    within(120, "it is scheduled", lambda: pool.names(run)[-1] == "AwaitingRetry")
+    assert "Recovering" not in pool.names(run)  # nothing will report this death again
+    # it hasn't started in between: with the same count of starts it crashes for good
+    pool.client.set_flow_run_state(run.id, Crashed(message=TASK_GONE))
+    crashed = f"{pool.deployment(run)}: run {run.name} is Crashed: {TASK_GONE}"
+    given_up = f"{crashed} It is given up: look at its log, then retry it in Prefect."
+    within(120, "it is given up", lambda: given_up in pool.told)
+    assert pool.names(run)[-1] == "Crashed"
+    assert set(pool.told_of(run)) == {f"{crashed} {AGAIN}", given_up}
 
 
 def test_a_run_that_fails_is_told(died: Died) -> None:

@@ -41,6 +41,9 @@ OUTPUTS = {
 }
 
 
+http = httpx.Client(timeout=30)  # they have only just started
+
+
 @dataclass
 class Stack:
     """Containers of one network, started as ECS would from the recorded task definitions."""
@@ -147,10 +150,10 @@ def test_mlflow_starts_on_what_its_migration_made_and_lets_the_administrator_in(
     name, url = stack.serve("mlflow", built["mlflow"])
     admin = ("admin", SECRETS["MLFLOW_AUTH_ADMIN_PASSWORD"])
     search = f"{url}/api/2.0/mlflow/experiments/search?max_results=1"
-    assert httpx.get(search).status_code == 401
-    assert httpx.get(search, auth=("admin", "guessed")).status_code == 401
-    assert httpx.get(search, auth=admin).json()["experiments"][0]["name"] == "Default"
-    assert httpx.get(f"{url}/", auth=admin).status_code == 200
+    assert http.get(search).status_code == 401
+    assert http.get(search, auth=("admin", "guessed")).status_code == 401
+    assert http.get(search, auth=admin).json()["experiments"][0]["name"] == "Default"
+    assert http.get(f"{url}/", auth=admin).status_code == 200
     started = time.monotonic()
     docker("stop", "-t", "60", name)
     assert time.monotonic() - started < 45
@@ -166,10 +169,10 @@ def test_prefect_starts_on_what_its_migration_made_and_takes_every_deployment(
     assert "made the database" not in stack.finish("prefect-migrate", built["worker"])
 
     _, url = stack.serve("prefect", built["worker"], "--network-alias", "prefect")
-    page = httpx.get(f"{url}/", follow_redirects=True)
+    page = http.get(f"{url}/", follow_redirects=True)
     assert "<!DOCTYPE html>" in page.text or "<!doctype html>" in page.text
     count = f"{url}/api/deployments/count"
-    assert httpx.post(count, json={}).status_code == 401
+    assert http.post(count, json={}).status_code == 401
     variables = {
         "PREFECT_API_URL": OUTPUTS["prefect_api_url"],
         "PREFECT_API_AUTH_STRING": SECRETS["PREFECT_SERVER_API_AUTH_STRING"],
@@ -184,4 +187,4 @@ def test_prefect_starts_on_what_its_migration_made_and_takes_every_deployment(
         stdin=json.dumps(OUTPUTS),
     )
     auth = ("trainyard", "api-password")
-    assert httpx.post(count, json={}, auth=auth).json() == len(images.entrypoints()), said
+    assert http.post(count, json={}, auth=auth).json() == len(images.entrypoints()), said

@@ -20,6 +20,8 @@ NAP = "import time; time.sleep(300)"
 HEALTHY_LATER = "import time; time.sleep(2); open('/tmp/ok', 'w'); time.sleep(300)"
 HEALTH = {"command": ["CMD", "test", "-e", "/tmp/ok"], "interval": 1, "retries": 4}  # noqa: S108
 SERVE = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=80)"
+pytestmark = pytest.mark.timeout(1200)  # the first test builds the emulator's image
+
 NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-1"]}}
 
 
@@ -363,7 +365,7 @@ def test_a_queue_hears_a_task_start_and_end(
     task = account.start(account.define("import time; time.sleep(1); exit(3)"))
     until(lambda: any(e["lastStatus"] == "RUNNING" for e in heard(task)))
     account.end(task)
-    stopped = until(lambda: [e for e in heard(task) if e["lastStatus"] == "STOPPED"], seconds=2)
+    stopped = until(lambda: [e for e in heard(task) if e["lastStatus"] == "STOPPED"], seconds=10)
     assert [(e["stopCode"], e["containers"][0]["exitCode"]) for e in stopped] == [
         ("EssentialContainerExited", 3)
     ]
@@ -375,7 +377,7 @@ def test_a_queue_hears_of_a_stopped_task_when_its_container_has_ended(
     task = account.start(account.define(NAP))
     until(lambda: account.describe(task)["lastStatus"] == "RUNNING")
     account.client("ecs").stop_task(cluster=account.cluster, task=task)
-    stopped = until(lambda: [e for e in heard(task) if e["lastStatus"] == "STOPPED"], seconds=2)
+    stopped = until(lambda: [e for e in heard(task) if e["lastStatus"] == "STOPPED"], seconds=10)
     assert [(e["stopCode"], e["containers"][0]["exitCode"]) for e in stopped] == [
         ("UserInitiated", 137)
     ]
