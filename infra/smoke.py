@@ -47,7 +47,7 @@ def _follow(client: SyncPrefectClient, run_id: UUID, minutes: float) -> int:
     while True:
         state = client.read_flow_run(run_id).state or Pending()
         if state.is_final():
-            time.sleep(2)  # its last lines are on their way
+            time.sleep(5)  # its last lines are on their way
         for line in next(logs):
             last.append(line)
             print(f"  {line}", flush=True)

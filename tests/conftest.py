@@ -11,6 +11,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import settings as hypothesis_settings
+
+# An example's time says how busy the machine is, and nothing of the code.
+hypothesis_settings.register_profile("any machine", deadline=None)
+hypothesis_settings.load_profile("any machine")
 
 ROOT = Path(__file__).parent.parent
 

@@ -136,8 +136,8 @@ class _Run:
         ):
             while True:
                 self._stack.check_alive()
-                # the server hears of a task's end a moment after it
-                late = ended is not None and time.monotonic() - ended > 2
+                over = time.monotonic() - ended if ended else 0.0
+                late = over > PATIENCE
                 try:
                     state = self._client.read_flow_run(self._id).state
                     progress = self._show_progress()
@@ -149,7 +149,8 @@ class _Run:
                     answered = time.monotonic()
                     if state.is_final():
                         ended = ended or time.monotonic()
-                        if late or not going:
+                        # the server hears of a task's start and end a moment after them
+                        if late or (over > 2 and not going):
                             return bool(state.is_completed())
                     now = ", ".join(going) or ("running" if state.is_running() else state.name)
                     status.update(escape(f"{now}: {progress}" if progress else now))
@@ -196,7 +197,7 @@ class _Run:
         wanted = LogFilter.model_validate(
             {"flow_run_id": {"any_": [self._id]}, "level": {"ge_": logging.ERROR}}
         )
-        deadline = time.monotonic() + 4  # a run sends its last lines after its last state
+        deadline = time.monotonic() + PATIENCE  # a run sends its last lines after its last state
         while True:
             logs = self._client.read_logs(wanted, limit=10, sort=LogSort.TIMESTAMP_DESC)
             if logs or time.monotonic() > deadline:

@@ -8,6 +8,7 @@ whatever was written down.
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,9 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    # Until the system has made its environment, it would be taken for another's, and for dead.
+    while process.poll() is None and not _has_mark(process.pid):
+        time.sleep(0.01)
     process.returncode = 0  # it outlives us: Python shouldn't warn that it still runs
     return process.pid
 
@@ -83,6 +87,12 @@ def _of_stack(home: Path, service: str | None) -> Iterator[psutil.Process]:
         with suppress(psutil.Error):
             if process.pid != os.getpid() and _is_of(process, home, service):
                 yield process
+
+
+def _has_mark(pid: int) -> bool:
+    with suppress(psutil.Error):
+        return SERVICE in psutil.Process(pid).environ()
+    return False
 
 
 def _is_of(process: psutil.Process, home: Path, service: str | None) -> bool:

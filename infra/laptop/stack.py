@@ -85,8 +85,7 @@ class Stack:
         self.env_file = self.home / "env"
         self._state_file = self.home / "state.json"
         self._outputs_file = self.home / "outputs.json"
-        # not through a proxy of the user's, and not patient: what doesn't answer is asked again
-        self._http = httpx.Client(trust_env=False, timeout=2)
+        self._http = httpx.Client(trust_env=False)  # not through a proxy of the user's
 
     def log(self, service: str) -> Path:
         """Where a service writes its log."""
@@ -209,7 +208,7 @@ class Stack:
             elif not self._alive(name, state):
                 condition = "dead"
             else:
-                condition = "running" if self._healthy(name, state) else "not answering"
+                condition = "running" if self._healthy(name, state, 10) else "not answering"
             used = processes.memory(processes.of_stack(self.home, name))
             found.append(Health(name, condition, running, used))
         return found
@@ -305,14 +304,19 @@ class Stack:
         running = state.services.get(name)
         return running is not None and processes.alive(self.home, name, running.pid)
 
-    def _healthy(self, name: str, state: State) -> bool:
+    def _healthy(self, name: str, state: State, patience: float = 2) -> bool:
         try:
             if name == "prefect":
-                return self._http.get(f"{state.services[name].url}/api/ready").is_success
+                return self._http.get(
+                    f"{state.services[name].url}/api/ready", timeout=patience
+                ).is_success
             if name == "mlflow":
-                return self._http.get(f"{state.services[name].url}/health").is_success
+                return self._http.get(
+                    f"{state.services[name].url}/health", timeout=patience
+                ).is_success
             api = f"{state.services['prefect'].url}/api"
-            workers = self._http.post(f"{api}/work_pools/{POOL}/workers/filter", json={}).json()
+            asked = f"{api}/work_pools/{POOL}/workers/filter"
+            workers = self._http.post(asked, json={}, timeout=patience).json()
             # Prefect remembers workers: an earlier one of this name counts as online for a while
             return any(
                 worker["name"] == WORKER

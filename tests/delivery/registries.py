@@ -102,12 +102,14 @@ def serve(folder: Path, *, locked: bool = False) -> Iterator[LocalRegistry]:
         subprocess.Popen(command, stdout=output, stderr=output) as server,
     ):
         try:
-            for _ in range(100):
+            end = time.monotonic() + 60
+            while True:
                 try:
                     httpx.get(f"http://{registry.host}/v2/")
                     break
                 except httpx.HTTPError:
                     assert server.poll() is None, log.read_text()
+                    assert time.monotonic() < end, log.read_text()
                     time.sleep(0.1)
             yield registry
         finally:

@@ -22,8 +22,6 @@ from infra.rehearsal.session import REPOSITORY, Session
 from infra.stacks import Pulumi, StackError
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.timeout(900)
-
 PAGE = (ROOT / "docs/operations.md").read_text()
 CANCEL = "pulumi --cwd infra cancel --yes --stack dev"
 FORGET = "pulumi --cwd infra refresh --yes --skip-preview --clear-pending-creates --stack dev"

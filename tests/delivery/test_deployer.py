@@ -193,7 +193,6 @@ def worker(project: Project) -> Iterator["subprocess.Popen[bytes]"]:
     process.wait()
 
 
-@pytest.mark.timeout(600)
 def test_the_smoke_run_is_followed_to_its_end_good_or_bad(
     project: Project,
     worker: "subprocess.Popen[bytes]",

@@ -44,7 +44,6 @@ def named(runs: list[Run], name: str) -> Run:
     return found
 
 
-@pytest.mark.timeout(300)
 def test_real_months_end_with_a_champion_that_beats_the_course(here: Place, tlc_data: Path) -> None:
     done = run(
         data=str(tlc_data),

@@ -47,7 +47,7 @@ class Clone:
     def run(self, *arguments: str, fails: bool = False) -> str:
         """Run a command to its end; give all that the user sees."""
         process = self.start(*arguments)
-        output, _ = process.communicate(timeout=280)
+        output, _ = process.communicate(timeout=600)
         assert (process.returncode != 0) == fails, output
         return output
 

@@ -18,6 +18,8 @@ import psutil
 import pytest
 from clones import Clone, interrupt, read_until, wait_for
 
+http = httpx.Client(trust_env=False, timeout=60)
+
 # Takes the real flow's place where a test is about the stack: it waits to be interrupted.
 WAITING_FLOW = """
 import time
@@ -128,9 +130,9 @@ def test_taken_ports_are_reported_and_others_used(clone: Clone, taken: None) -> 
     assert "port 4200 is taken: Prefect uses " in output
     assert "port 5000 is taken: MLflow uses " in output
     outputs = read_outputs(clone)
-    assert httpx.get(outputs["tracking_uri"] + "/health", trust_env=False).is_success
+    assert http.get(outputs["tracking_uri"] + "/health").is_success
     ui = outputs["prefect_api_url"].removesuffix("/api")
-    settings = httpx.get(f"{ui}/ui-settings", trust_env=False).json()
+    settings = http.get(f"{ui}/ui-settings").json()
     assert settings["api_url"] == outputs["prefect_api_url"]  # not another Prefect's, on 4200
     for place in (
         outputs["prefect_api_url"].removesuffix("/api"),
@@ -179,7 +181,7 @@ def test_nothing_of_the_users_own_prefect_and_mlflow_reaches_the_stack(stack: Cl
 
 def test_the_servers_transactions_take_turns(stack: Clone) -> None:
     api = read_outputs(stack)["prefect_api_url"]
-    settings = httpx.get(f"{api}/admin/settings", trust_env=False).json()
+    settings = http.get(f"{api}/admin/settings").json()
     assert settings["server"]["events"]["messaging_broker"] == "infra.prefect_on_sqlite"
 
 
@@ -190,10 +192,9 @@ def test_a_second_demo_uses_the_running_stack_and_leaves_it_up(stack: Clone) -> 
     assert "# taxi-trip-duration version 2 is champion" in output
     assert "`make down` stops the stack" in output
     assert "running" in stack.run("status")
-    champion = httpx.get(
+    champion = http.get(
         read_outputs(stack)["tracking_uri"] + "/api/2.0/mlflow/registered-models/alias",
         params={"name": "taxi-trip-duration", "alias": "champion"},
-        trust_env=False,
     ).json()
     assert champion["model_version"]["version"] == "2"
 
@@ -223,7 +224,7 @@ def test_the_webhooks_address_goes_to_prefect_and_to_no_process(stack: Clone) ->
     finally:
         del stack.environment["TRAINYARD_NOTIFY_WEBHOOK"]
     kind = f"{read_outputs(stack)['prefect_api_url']}/block_types/slug/custom-webhook"
-    blocks = httpx.get(f"{kind}/block_documents", trust_env=False).raise_for_status().json()
+    blocks = http.get(f"{kind}/block_documents").raise_for_status().json()
     assert [block["name"] for block in blocks] == ["trainyard-notifications"]
     assert not any("s3cret" in str(process.environ()) for process in stack.processes())
 
@@ -255,7 +256,9 @@ def test_ctrl_c_in_a_demo_cancels_its_run_and_leaves_the_stack_up(stack: Clone) 
     read_until(process, "✓ stage     begin")
     code, output = interrupt(process)
     assert code == 130, output
-    assert newest_run(stack)["state_name"] == "Cancelled"
+    wait_for(
+        "the run is Cancelled", lambda: newest_run(stack)["state_name"] == "Cancelled", seconds=60
+    )
     wait_for(
         "the run's process is gone",
         lambda: {process.pid for process in stack.processes()} <= before,
@@ -338,7 +341,7 @@ def api(clone: Clone, path: str, state: str | None = None) -> list[dict[str, Any
     body: dict[str, Any] = {"sort": "EXPECTED_START_TIME_DESC"}
     if state:
         body["flow_runs"] = {"state": {"type": {"any_": [state]}}}
-    return list(httpx.post(url, json=body, trust_env=False).raise_for_status().json())
+    return list(http.post(url, json=body).raise_for_status().json())
 
 
 def newest_run(clone: Clone) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def month_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture
 def site(month_file: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setattr(source, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(source, "TIMEOUT", httpx.Timeout(0.3))
+    monkeypatch.setattr(source, "TIMEOUT", httpx.Timeout(5))
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     with Site(month_file) as server:
@@ -163,7 +163,11 @@ def test_a_damaged_month_in_the_store_is_fetched_anew(
 @pytest.mark.parametrize(
     "fault", [500, 502, 503, 504, 429, "refuse", "cut", "cut quietly", "stall", "page"]
 )
-def test_a_passing_fault_is_tried_again(site: Site, store: UPath, fault: int | str) -> None:
+def test_a_passing_fault_is_tried_again(
+    site: Site, store: UPath, monkeypatch: pytest.MonkeyPatch, fault: int | str
+) -> None:
+    if fault == "stall":
+        monkeypatch.setattr(source, "TIMEOUT", httpx.Timeout(0.3))
     site.faults = [fault, fault]
     assert raw_month(site.prefix, "2023-01", store).read_bytes() == site.content
     assert len(site.asked) == 3
@@ -182,8 +186,10 @@ def test_a_passing_fault_is_tried_again(site: Site, store: UPath, fault: int | s
     ],
 )
 def test_a_fault_that_stays_ends_with_what_and_where_and_an_empty_store(
-    site: Site, store: UPath, fault: int | str, message: str
+    site: Site, store: UPath, monkeypatch: pytest.MonkeyPatch, fault: int | str, message: str
 ) -> None:
+    if fault == "stall":
+        monkeypatch.setattr(source, "TIMEOUT", httpx.Timeout(0.3))
     site.faults = [fault] * 9
     with pytest.raises(SourceError) as error:
         raw_month(site.prefix, "2023-01", store)
