@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +30,7 @@ from infra.settings import FOLDER
 
 NO_PULUMI = "there is no `pulumi` on PATH: https://www.pulumi.com/docs/install/"
 TASK_MINUTES = 15
+TASK_DEFINITION = "aws:ecs/taskDefinition:TaskDefinition"
 # The stack that lives on an emulator: its commands start one.
 REHEARSAL = "rehearsal"
 
@@ -65,8 +66,7 @@ class Pulumi:
 
     def destroy(self) -> None:
         """Remove the stack; with protected data in it, nothing of it."""
-        state = json.loads(self.run("stack", "export"))["deployment"]
-        kept = [r["urn"].split("::")[-1] for r in state.get("resources", []) if r.get("protect")]
+        kept = [r["urn"].split("::")[-1] for r in self.resources() if r.get("protect")]
         if kept:  # found out by `destroy` itself only when all else is gone
             raise StackError(
                 f"nothing was removed: {', '.join(kept)} hold data and are protected. To keep them "
@@ -78,6 +78,12 @@ class Pulumi:
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs."""
         found: dict[str, Any] = json.loads(self.run("stack", "output", "--json", "--show-secrets"))
+        return found
+
+    def resources(self) -> list[dict[str, Any]]:
+        """The stack's resources, as the state has them."""
+        state: dict[str, Any] = json.loads(self.run("stack", "export"))["deployment"]
+        found: list[dict[str, Any]] = state.get("resources", [])
         return found
 
     def _unasked(self) -> list[str]:
@@ -175,6 +181,9 @@ class Aws(Protocol):
 
     def read_secret(self, arn: str) -> str:
         """The secret that opens Prefect Cloud."""
+
+    def deregister(self, families: Collection[str], work_pool: str) -> None:
+        """Deregister task definitions."""
 
 
 @dataclass(frozen=True)
@@ -290,6 +299,21 @@ class Boto:
         """Overwrite a parameter of the stack."""
         self.session.client("ssm").put_parameter(Name=name, Value=value, Overwrite=True)
 
+    def deregister(self, families: Collection[str], work_pool: str) -> None:
+        """Deregister task definitions: those of `families`, and those that Prefect's worker made
+        for the runs of a work pool.
+        """
+        from botocore.config import Config  # type: ignore[import-untyped]
+
+        # AWS slows down who makes hundreds of such calls.
+        patient = Config(retries={"mode": "adaptive", "total_max_attempts": 20})
+        ecs = self.session.client("ecs", config=patient)
+        pages = ecs.get_paginator("list_task_definitions").paginate()
+        for arn in [arn for page in pages for arn in page["taskDefinitionArns"]]:
+            family = arn.split("/")[-1].split(":")[0]
+            if family in families or family.startswith(f"prefect_{work_pool}_"):
+                ecs.deregister_task_definition(taskDefinition=arn)
+
 
 def aws(outputs: dict[str, Any]) -> Boto:
     """AWS, in the stack's region."""
@@ -375,6 +399,21 @@ def run_deployer(
             secret = outputs["trainyard"]["work_pool"]["api_secret"]
             environment["PREFECT_API_KEY"] = cloud.read_secret(secret)
         pulumi.run_here(command, environment, code)
+
+
+def down(pulumi: Pulumi, connect: Connect = aws, step: Step = told) -> None:
+    """Remove a stack, and the task definitions that Pulumi leaves: services may have to go back to
+    older ones, and the runs' are made by Prefect's worker.
+    """
+    outputs = pulumi.outputs()
+    definitions = [r for r in pulumi.resources() if r["type"] == TASK_DEFINITION]
+    pulumi.destroy()
+    if "tasks" in outputs:
+        with step("deregistering task definitions"):
+            connect(outputs).deregister(
+                {each["outputs"]["family"] for each in definitions},
+                outputs["trainyard"]["work_pool"]["name"],
+            )
 
 
 def status(pulumi: Pulumi) -> None:
@@ -489,7 +528,7 @@ def main() -> None:
         elif given.command == "deploy":
             deploy(pulumi)
         elif given.command == "down":
-            pulumi.destroy()
+            down(pulumi)
             if given.stack == REHEARSAL:
                 rehearsal().stop()
         elif given.command == "status":

@@ -150,7 +150,7 @@ class Rehearsal:
 
     def _destroy(self) -> None:
         self.credentials = self.session.deploy_role()  # the first ones may have expired
-        self.pulumi.run("destroy", "--yes", "--skip-preview")
+        stacks.down(self.pulumi, self.connect)
 
     def _end_cloud(self) -> None:
         if self._cloud:

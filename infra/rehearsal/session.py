@@ -275,8 +275,7 @@ def token(subject: str, **others: str) -> str:
 def inventory(session: Any) -> dict[str, list[str]]:
     """Everything of the kinds that a stack makes, without AWS's own defaults.
 
-    Parts of these are left out, such as a network's subnets. So are task definitions: Prefect's
-    worker makes its own, and a stack that goes leaves them.
+    Parts of these are left out, such as a network's subnets.
     """
 
     def names(service: str, call: str, key: str, name: str, **given: str) -> list[str]:
@@ -330,5 +329,6 @@ def inventory(session: Any) -> dict[str, list[str]]:
         "subnet groups": names(
             "rds", "describe_db_subnet_groups", "DBSubnetGroups", "DBSubnetGroupName"
         ),
+        "task definitions": names("ecs", "list_task_definitions", "taskDefinitionArns", ""),
         "topics": names("sns", "list_topics", "Topics", "TopicArn"),
     }

@@ -3,9 +3,11 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from infra import stacks
@@ -189,6 +191,52 @@ def test_a_new_mlflow_is_migrated_and_nothing_else_stops() -> None:
     world.servers = Servers(mlflow="m2", prefect="w1")
     assert world.make_up() == ["up", "migrate-mlflow", "up"]
     assert world.running == {"mlflow", "prefect", "worker"}
+
+
+class Removed:
+    """A stack that Pulumi removes, or refuses to."""
+
+    def __init__(self, outputs: dict[str, Any], refused: str = ""):
+        self.made, self.refused = outputs, refused
+
+    def outputs(self) -> dict[str, Any]:
+        return self.made
+
+    def resources(self) -> list[dict[str, Any]]:
+        service = {
+            "type": "aws:ecs/taskDefinition:TaskDefinition",
+            "outputs": {"family": "trainyard-dev-worker"},
+        }
+        return [{"type": "pulumi:pulumi:Stack"}, service] if self.made else []
+
+    def destroy(self) -> None:
+        if self.refused:
+            raise stacks.StackError(self.refused)
+        self.made = {}
+
+
+def test_a_stack_that_goes_takes_its_task_definitions_along(s3: str) -> None:
+    session = boto3.Session(region_name="eu-central-1")
+    ecs = session.client("ecs")
+    ours = {"trainyard-dev-worker", "prefect_trainyard-dev_1"}
+    others = {"trainyard-dev-2-worker", "prefect_trainyard-dev-2_1"}
+    for family in [*ours, *ours, *others]:
+        ecs.register_task_definition(
+            family=family, containerDefinitions=[{"name": "prefect", "image": "flow"}]
+        )
+
+    def left_by(outputs: dict[str, Any], refused: str = "") -> set[str]:
+        stack: Any = Removed(outputs, refused)
+        with suppress(stacks.StackError):
+            stacks.down(stack, lambda outputs: stacks.Boto(session, outputs["tasks"]))
+        found = ecs.list_task_definitions(status="ACTIVE")["taskDefinitionArns"]
+        families = {arn.split("/")[-1].split(":")[0] for arn in found}
+        return families & (ours | others)
+
+    made = {"tasks": {}, "trainyard": OUTPUTS}
+    assert left_by(made, refused="nothing was removed") == ours | others
+    assert left_by(made) == others
+    assert left_by({}) == others, "there was nothing to remove"
 
 
 def test_private_pages_are_those_in_the_stacks_own_zone() -> None:
