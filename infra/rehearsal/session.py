@@ -186,7 +186,9 @@ class Session:
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "PULUMI_BACKEND_URL": f"file://{self.home / 'state'}",
+            # Without `metadata=skip` a file of attributes stands beside each state. Pulumi killed
+            # while it writes one leaves it empty, and no command reads that state any more.
+            "PULUMI_BACKEND_URL": f"file://{self.home / 'state'}?metadata=skip",
             "PULUMI_CONFIG_PASSPHRASE": "rehearsal",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
