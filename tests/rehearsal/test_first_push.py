@@ -348,7 +348,8 @@ def test_roles_may_do_what_was_used_and_nothing_else(deployed: Account, emulator
 def test_down_leaves_what_the_page_says(deployed: Account) -> None:
     deployed.type("make down STACK=dev")
     left = inventory(deployed.boto)
-    assert left["clusters"] == left["databases"] == left["queues"] == left["networks"] == []
+    for kind in ("clusters", "databases", "networks", "queues", "task definitions"):
+        assert left[kind] == [], kind
 
 
 def test_a_person_ends_the_accounts_stack_as_the_page_says(account: Account) -> None:
