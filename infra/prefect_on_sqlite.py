@@ -13,7 +13,7 @@ this happens.
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from prefect.server.utilities.messaging.memory import (
     Consumer,
     Publisher,
@@ -31,9 +31,18 @@ _begin = AioSqliteConfiguration.begin_transaction
 async def _begin_immediate(
     self: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = False
 ) -> AsyncGenerator[AsyncSessionTransaction, None]:
+    if SQLITE_BEGIN_MODE.get():  # within another transaction, whose end it can't wait for
+        async with _begin(self, session, with_for_update) as transaction:
+            yield transaction
+        return
     # what Prefect itself does where it means to write at once
     async with _begin(self, session, with_for_update=True) as transaction:
-        yield transaction
+        await session.connection()  # waits for its turn
+        within = SQLITE_BEGIN_MODE.set("DEFERRED")  # others that begin before it ends only read
+        try:
+            yield transaction
+        finally:
+            SQLITE_BEGIN_MODE.reset(within)
 
 
 AioSqliteConfiguration.begin_transaction = _begin_immediate  # type: ignore[method-assign]
