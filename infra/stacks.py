@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +30,6 @@ from infra.settings import FOLDER
 
 NO_PULUMI = "there is no `pulumi` on PATH: https://www.pulumi.com/docs/install/"
 TASK_MINUTES = 15
-TASK_DEFINITION = "aws:ecs/taskDefinition:TaskDefinition"
 # The stack that lives on an emulator: its commands start one.
 REHEARSAL = "rehearsal"
 
@@ -66,7 +65,8 @@ class Pulumi:
 
     def destroy(self) -> None:
         """Remove the stack; with protected data in it, nothing of it."""
-        kept = [r["urn"].split("::")[-1] for r in self.resources() if r.get("protect")]
+        state = json.loads(self.run("stack", "export"))["deployment"]
+        kept = [r["urn"].split("::")[-1] for r in state.get("resources", []) if r.get("protect")]
         if kept:  # found out by `destroy` itself only when all else is gone
             raise StackError(
                 f"nothing was removed: {', '.join(kept)} hold data and are protected. To keep them "
@@ -78,12 +78,6 @@ class Pulumi:
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs."""
         found: dict[str, Any] = json.loads(self.run("stack", "output", "--json", "--show-secrets"))
-        return found
-
-    def resources(self) -> list[dict[str, Any]]:
-        """The stack's resources, as the state has them."""
-        state: dict[str, Any] = json.loads(self.run("stack", "export"))["deployment"]
-        found: list[dict[str, Any]] = state.get("resources", [])
         return found
 
     def _unasked(self) -> list[str]:
@@ -109,6 +103,7 @@ class Pulumi:
 
     def _call(self, arguments: Sequence[str], output: IO[str] | int | None) -> str:
         command = ["pulumi", "--cwd", str(self.folder), *arguments, "--stack", self.stack]
+        again = f"`make {'down' if arguments[0] == 'destroy' else 'up'} STACK={self.stack}`"
         with _interrupts_left_to_pulumi() as interrupted:
             try:
                 process = subprocess.Popen(  # noqa: S603
@@ -126,9 +121,10 @@ class Pulumi:
                 process.wait()
                 said = errors.result()
         if process.returncode:
-            raise StackError(f"{written[-4000:]}`{' '.join(command)}` failed. {self._advice(said)}")
+            advice = self._advice(said, again)
+            raise StackError(f"{written[-4000:]}`{' '.join(command)}` failed. {advice}")
         if interrupted:
-            raise StackError(f"stopped; `make up STACK={self.stack}` goes on from here")
+            raise StackError(f"stopped; {again} goes on from here")
         return written
 
     def _pass_on(self, errors: IO[str] | None) -> str:
@@ -139,8 +135,7 @@ class Pulumi:
             print(part, end="", file=self.log or sys.stderr, flush=True)
         return said
 
-    def _advice(self, said: str) -> str:
-        again = f"`make up STACK={self.stack}`"
+    def _advice(self, said: str, again: str) -> str:
         if "currently locked" not in said:
             return f"What it had done stays done: mend what it names and repeat {again}."
         return (
@@ -181,9 +176,6 @@ class Aws(Protocol):
 
     def read_secret(self, arn: str) -> str:
         """The secret that opens Prefect Cloud."""
-
-    def deregister(self, families: Collection[str], work_pool: str) -> None:
-        """Deregister task definitions."""
 
 
 @dataclass(frozen=True)
@@ -299,27 +291,10 @@ class Boto:
         """Overwrite a parameter of the stack."""
         self.session.client("ssm").put_parameter(Name=name, Value=value, Overwrite=True)
 
-    def deregister(self, families: Collection[str], work_pool: str) -> None:
-        """Deregister task definitions: those of `families`, and those that Prefect's worker made
-        for the runs of a work pool.
-        """
-        from botocore.config import Config  # type: ignore[import-untyped]
-
-        # AWS slows down who makes hundreds of such calls.
-        patient = Config(retries={"mode": "adaptive", "total_max_attempts": 20})
-        ecs = self.session.client("ecs", config=patient)
-        pages = ecs.get_paginator("list_task_definitions").paginate()
-        for arn in [arn for page in pages for arn in page["taskDefinitionArns"]]:
-            family = arn.split("/")[-1].split(":")[0]
-            if family in families or family.startswith(f"prefect_{work_pool}_"):
-                ecs.deregister_task_definition(taskDefinition=arn)
-
 
 def aws(outputs: dict[str, Any]) -> Boto:
     """AWS, in the stack's region."""
-    import boto3
-
-    return Boto(boto3.Session(region_name=_region(outputs)), outputs["tasks"])
+    return Boto(_session(_region(outputs)), outputs["tasks"])
 
 
 def _region(outputs: dict[str, Any]) -> str:
@@ -401,19 +376,54 @@ def run_deployer(
         pulumi.run_here(command, environment, code)
 
 
-def down(pulumi: Pulumi, connect: Connect = aws, step: Step = told) -> None:
-    """Remove a stack, and the task definitions that Pulumi leaves: services may have to go back to
-    older ones, and the runs' are made by Prefect's worker.
+def down(pulumi: Pulumi, session: Callable[[str], Any] | None = None) -> None:
+    """Remove a stack, and then the task definitions that Pulumi leaves: services may go back to
+    older ones, and those of runs are made by Prefect's worker.
+
+    Args:
+        session: from a region, what boto3 clients are made of.
     """
-    outputs = pulumi.outputs()
-    definitions = [r for r in pulumi.resources() if r["type"] == TASK_DEFINITION]
+    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+
+    region = pulumi.run("config", "get", "aws:region").strip()
     pulumi.destroy()
-    if "tasks" in outputs:
-        with step("deregistering task definitions"):
-            connect(outputs).deregister(
-                {each["outputs"]["family"] for each in definitions},
-                outputs["trainyard"]["work_pool"]["name"],
-            )
+    say("deregistering task definitions")
+    try:
+        deregister((session or _session)(region), Names(pulumi.stack))
+    except (BotoCoreError, ClientError) as error:
+        raise StackError(
+            f"the stack is removed, but not all of its task definitions are deregistered: {error} "
+            f"(they cost nothing; `make down STACK={pulumi.stack}` goes on from here)"
+        ) from None
+
+
+def _session(region: str) -> Any:
+    import boto3
+
+    return boto3.Session(region_name=region)
+
+
+def deregister(session: Any, names: Names) -> None:
+    """Deregister every task definition that logs to the stack's log groups.
+
+    So it finds those of a stack that is half-made, or half-removed, and no other stack's.
+    """
+    from botocore.config import Config  # type: ignore[import-untyped]
+
+    # AWS slows down who makes hundreds of such calls.
+    patient = Config(retries={"mode": "adaptive", "total_max_attempts": 20})
+    ecs = session.client("ecs", config=patient)
+    pages = ecs.get_paginator("list_task_definitions").paginate()
+    for arn in [arn for page in pages for arn in page["taskDefinitionArns"]]:
+        # prefect_: as Prefect's worker names them
+        if arn.split("/")[-1].startswith((names(""), "prefect_")):
+            answer = ecs.describe_task_definition(taskDefinition=arn)
+            groups = [
+                container.get("logConfiguration", {}).get("options", {}).get("awslogs-group", "")
+                for container in answer["taskDefinition"]["containerDefinitions"]
+            ]
+            if any(group.startswith(names.log_group("")) for group in groups):
+                ecs.deregister_task_definition(taskDefinition=arn)
 
 
 def status(pulumi: Pulumi) -> None:

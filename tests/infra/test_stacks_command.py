@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
 from infra import stacks
 from infra.readiness import Servers, ready
@@ -196,47 +197,61 @@ def test_a_new_mlflow_is_migrated_and_nothing_else_stops() -> None:
 class Removed:
     """A stack that Pulumi removes, or refuses to."""
 
-    def __init__(self, outputs: dict[str, Any], refused: str = ""):
-        self.made, self.refused = outputs, refused
+    stack = "dev"
 
-    def outputs(self) -> dict[str, Any]:
-        return self.made
+    def __init__(self, refused: str = ""):
+        self.refused = refused
 
-    def resources(self) -> list[dict[str, Any]]:
-        service = {
-            "type": "aws:ecs/taskDefinition:TaskDefinition",
-            "outputs": {"family": "trainyard-dev-worker"},
-        }
-        return [{"type": "pulumi:pulumi:Stack"}, service] if self.made else []
+    def run(self, *arguments: str) -> str:
+        assert arguments == ("config", "get", "aws:region")
+        return "eu-central-1\n"
 
     def destroy(self) -> None:
         if self.refused:
             raise stacks.StackError(self.refused)
-        self.made = {}
+
+
+OURS = {"trainyard-dev-worker": "/trainyard/dev/worker", "prefect_any_1": "/trainyard/dev/flows"}
+OTHERS = {
+    "trainyard-dev-2-worker": "/trainyard/dev-2/worker",
+    "prefect_any_2": "/trainyard/dev-2/flows",
+    "prefect_any_3": "",
+    "somebodys": "/trainyard/dev/worker",
+}
 
 
 def test_a_stack_that_goes_takes_its_task_definitions_along(s3: str) -> None:
-    session = boto3.Session(region_name="eu-central-1")
-    ecs = session.client("ecs")
-    ours = {"trainyard-dev-worker", "prefect_trainyard-dev_1"}
-    others = {"trainyard-dev-2-worker", "prefect_trainyard-dev-2_1"}
-    for family in [*ours, *ours, *others]:
-        ecs.register_task_definition(
-            family=family, containerDefinitions=[{"name": "prefect", "image": "flow"}]
-        )
+    ecs = boto3.client("ecs", region_name="eu-central-1")
+    for family, group in [*OURS.items(), *OURS.items(), *OTHERS.items()]:
+        container: Any = {"name": "prefect", "image": "flow"}
+        if group:
+            container["logConfiguration"] = {
+                "logDriver": "awslogs",
+                "options": {"awslogs-group": group},
+            }
+        ecs.register_task_definition(family=family, containerDefinitions=[container])
 
-    def left_by(outputs: dict[str, Any], refused: str = "") -> set[str]:
-        stack: Any = Removed(outputs, refused)
+    def left_by(stack: Any) -> set[str]:
         with suppress(stacks.StackError):
-            stacks.down(stack, lambda outputs: stacks.Boto(session, outputs["tasks"]))
+            stacks.down(stack)
         found = ecs.list_task_definitions(status="ACTIVE")["taskDefinitionArns"]
         families = {arn.split("/")[-1].split(":")[0] for arn in found}
-        return families & (ours | others)
+        return families & (OURS.keys() | OTHERS.keys())
 
-    made = {"tasks": {}, "trainyard": OUTPUTS}
-    assert left_by(made, refused="nothing was removed") == ours | others
-    assert left_by(made) == others
-    assert left_by({}) == others, "there was nothing to remove"
+    assert left_by(Removed(refused="nothing was removed")) == OURS.keys() | OTHERS.keys()
+    assert left_by(Removed()) == OTHERS.keys()
+
+
+def test_task_definitions_that_stay_are_told_with_what_to_do() -> None:
+    def refused(_: str) -> Any:
+        error = {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}
+        raise ClientError(error, "ListTaskDefinitions")  # type: ignore[arg-type]
+
+    stack: Any = Removed()
+    with pytest.raises(
+        stacks.StackError, match=r"is removed.*Rate exceeded.*`make down STACK=dev`"
+    ):
+        stacks.down(stack, refused)
 
 
 def test_private_pages_are_those_in_the_stacks_own_zone() -> None:
