@@ -80,7 +80,7 @@ cost: .venv-infra/.infra ## dollars a month while nothing trains, by profile and
 ui: .venv/.laptop ## open a stack's private pages, MLflow and Prefect, through a tunnel (STACK=)
 	@$(PY) -m infra.stacks ui $(STACK)
 
-rehearse: .venv/.laptop .venv-infra/.infra ## the whole cloud path on an emulator, from nothing to a trained model and back (PREFECT=cloud KEEP=1; Linux, Docker)
+rehearse: .venv/.laptop .venv-infra/.infra ## the whole cloud path on an emulator, from nothing to a trained model and back (PREFECT=cloud or KEEP=1; ends a rehearsal that is up; Linux, Docker)
 	@$(PY) -m infra.rehearsal.rehearse $(if $(PREFECT),--prefect $(PREFECT)) $(if $(KEEP),--keep)
 
 drills: .venv/.laptop .venv-infra/.infra ## what fails in production, made to fail on that stack; writes docs/reliability.md (ONLY=name KEEP=1)

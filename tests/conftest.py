@@ -18,6 +18,8 @@ hypothesis_settings.register_profile("any machine", deadline=None)
 hypothesis_settings.load_profile("any machine")
 
 ROOT = Path(__file__).parent.parent
+# For a `make` within a test: the environments are there, and one of them runs the test.
+STAMPS = ("-o.venv/.laptop", "-o.venv-infra/.infra", "-o.venv-policy/.policy")
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,8 @@ def start(
             start_new_session=True,
         )
     # Until the system has made its environment, it would be taken for another's, and for dead.
-    while process.poll() is None and not _has_mark(process.pid):
+    deadline = time.monotonic() + 10
+    while process.poll() is None and not _has_mark(process.pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.returncode = 0  # it outlives us: Python shouldn't warn that it still runs
     return process.pid

@@ -102,11 +102,15 @@ class Rehearsal:
         """AWS as the account's root, to look at what is there."""
         return _boto("test", "test", url=self.session.url)
 
-    def connect(self, outputs: dict[str, Any]) -> stacks.Boto:
+    @property
+    def as_deploy_role(self) -> Any:
         """AWS as the deploy role."""
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-        session = _boto(*[self.credentials[name] for name in names], url=self.session.url)
-        return stacks.Boto(session, outputs["tasks"], clock=lambda _: time.sleep(0.3))
+        return _boto(*[self.credentials[name] for name in names], url=self.session.url)
+
+    def connect(self, outputs: dict[str, Any]) -> stacks.Boto:
+        """The stack's tasks and parameters, as the deploy role."""
+        return stacks.Boto(self.as_deploy_role, outputs["tasks"], clock=lambda _: time.sleep(0.3))
 
     def up(self) -> None:
         """`make up STACK=rehearsal`."""
@@ -150,7 +154,7 @@ class Rehearsal:
 
     def _destroy(self) -> None:
         self.credentials = self.session.deploy_role()  # the first ones may have expired
-        stacks.down(self.pulumi, self.connect)
+        stacks.down(self.pulumi, lambda _: self.as_deploy_role)
 
     def _end_cloud(self) -> None:
         if self._cloud:
@@ -413,26 +417,34 @@ def perform(name: str, mode: Mode, act: Callable[[Rehearsal, Console], None], *,
     home.mkdir(parents=True, exist_ok=True)
     with (home / f"{name}.log").open("w") as log:
         rehearsal = Rehearsal(Session(home), mode, log)
+        done = ended = False
         try:
-            try:
-                with redirect_stdout(log):
-                    act(rehearsal, console)
-            finally:
+            with reported(console, log.name), redirect_stdout(log):
+                act(rehearsal, console)
+                done = True
+        finally:
+            with reported(console, log.name):
                 if not keep:
                     rehearsal.close()
-        except (
-            RehearsalError,
-            stacks.StackError,
-            images.ImageError,
-            GitError,
-            DockerError,
-            ClientError,
-            httpx.HTTPError,
-        ) as error:
-            text = f"{error}\nPulumi's own lines: {log.name}"
-            console.print(text, markup=False, highlight=False)
-            return 1
-    return 0
+                ended = True
+    return 0 if done and ended else 1
+
+
+@contextmanager
+def reported(console: Console, log: str) -> Iterator[None]:
+    """Say what goes wrong within, and go on after it."""
+    try:
+        yield
+    except (
+        RehearsalError,
+        stacks.StackError,
+        images.ImageError,
+        GitError,
+        DockerError,
+        ClientError,
+        httpx.HTTPError,
+    ) as error:
+        console.print(f"{error}\nPulumi's own lines: {log}", markup=False, highlight=False)
 
 
 def main() -> int:

@@ -117,16 +117,20 @@ class Session:
         if self.owner() not in (None, self.home.resolve()):
             return
         docker("rm", "-f", "-v", CONTAINER, check=False)
-        for name in self.containers():
-            docker("rm", "-f", "-v", name, check=False)
-        docker("network", "rm", NETWORK, check=False)
-        networks = docker(
-            "network", "ls", "-f", f"name=^{NETWORK}$", "--format", "{{.Name}}"
-        ).stdout
-        if left := [*self.containers(), *networks.split()]:
-            raise RehearsalError(
-                f"Docker keeps {', '.join(left)}: try `docker rm -f` and `docker network rm`"
-            )
+        for _ in range(20):  # what the emulator was about to remove itself takes its time
+            for name in self.containers():
+                docker("rm", "-f", "-v", name, check=False)
+            docker("network", "rm", NETWORK, check=False)
+            networks = docker(
+                "network", "ls", "-f", f"name=^{NETWORK}$", "--format", "{{.Name}}"
+            ).stdout
+            left = [*self.containers(), *networks.split()]
+            if not left:
+                return
+            time.sleep(0.5)
+        raise RehearsalError(
+            f"Docker keeps {', '.join(left)}: try `docker rm -f` and `docker network rm`"
+        )
 
     def log(self) -> str:
         """What the emulator says."""

@@ -47,6 +47,9 @@ def test_what_keeps_the_emulator_from_ending_is_told_too(
     monkeypatch.setattr(Session, "stop", stay)
     assert perform("rehearse", "self-hosted", lambda *_: None, keep=False) == 1
     assert "Docker keeps a network" in capsys.readouterr().out
+    assert perform("rehearse", "self-hosted", fail, keep=False) == 1
+    said = capsys.readouterr().out
+    assert said.index(REASON) < said.index("Docker keeps a network")
 
 
 def test_keep_leaves_the_emulator(ended: list[Path]) -> None:

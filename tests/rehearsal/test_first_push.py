@@ -22,13 +22,12 @@ import yaml
 
 from infra.rehearsal import cloud, rights
 from infra.rehearsal.session import REPOSITORY, SUBJECT, Session, inventory
-from tests.conftest import ROOT
+from tests.conftest import ROOT, STAMPS
 from tests.delivery.registries import LocalRegistry, serve
 
 ACCOUNT = "111122223333"  # beside the emulator's own, in which the other rehearsals are
 API_KEY = "pnu_rehearsed"
 Job = Callable[[str, str], dict[str, str]]
-STAMPS = (".venv/.laptop", ".venv-infra/.infra", ".venv-policy/.policy")
 AUTHOR = ("-c", "user.name=A stranger", "-c", "user.email=stranger@example.com")
 RUN = ".venv/bin/prefect deployment run taxi-train/taxi-train"
 # This is about the path, and not about the model.
@@ -67,9 +66,8 @@ class Account:
 
     def make(self, *words: str, fails: bool = False, **more: str) -> str:
         """What `make` says, with its environments in place."""
-        built = [part for stamp in STAMPS for part in ("-o", stamp)]
         started = time.monotonic()
-        said = self.run("make", *built, *words, fails=fails, **more)
+        said = self.run("make", *STAMPS, *words, fails=fails, **more)
         self.seconds.append((" ".join(words), round(time.monotonic() - started, 1)))
         return said
 

@@ -167,7 +167,7 @@ def test_a_passing_fault_is_tried_again(
     site: Site, store: UPath, monkeypatch: pytest.MonkeyPatch, fault: int | str
 ) -> None:
     if fault == "stall":
-        monkeypatch.setattr(source, "TIMEOUT", httpx.Timeout(0.3))
+        monkeypatch.setattr(source, "TIMEOUT", httpx.Timeout(10, read=1))
     site.faults = [fault, fault]
     assert raw_month(site.prefix, "2023-01", store).read_bytes() == site.content
     assert len(site.asked) == 3
@@ -189,7 +189,7 @@ def test_a_fault_that_stays_ends_with_what_and_where_and_an_empty_store(
     site: Site, store: UPath, monkeypatch: pytest.MonkeyPatch, fault: int | str, message: str
 ) -> None:
     if fault == "stall":
-        monkeypatch.setattr(source, "TIMEOUT", httpx.Timeout(0.3))
+        monkeypatch.setattr(source, "TIMEOUT", httpx.Timeout(10, read=1))
     site.faults = [fault] * 9
     with pytest.raises(SourceError) as error:
         raw_month(site.prefix, "2023-01", store)
