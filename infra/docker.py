@@ -4,19 +4,35 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 
 
 class DockerError(Exception):
     """No engine answers, or a command failed; the message says which and why."""
 
 
-def docker_command() -> str | None:
-    """A Docker client whose engine answers."""
-    for candidate in ("/usr/bin/docker", "docker"):
-        found = shutil.which(candidate)
-        if found and subprocess.run([found, "info"], capture_output=True).returncode == 0:  # noqa: S603
+@cache  # but for a failure: the engine may be started meanwhile
+def client() -> str:
+    """A Docker client whose engine answers.
+
+    Raises:
+        DockerError: there is none.
+    """
+    why = "there is no `docker` on PATH: https://docs.docker.com/engine/install/"
+    for found in filter(None, map(shutil.which, ("/usr/bin/docker", "docker"))):
+        asked = subprocess.run([found, "info"], capture_output=True, text=True)  # noqa: S603
+        if asked.returncode == 0:
             return found
-    return None
+        why = f"Docker's engine doesn't answer: {asked.stderr.strip().splitlines()[0]}"
+    raise DockerError(why)
+
+
+def docker_command() -> str | None:
+    """That client, or None."""
+    try:
+        return client()
+    except DockerError:
+        return None
 
 
 def docker(
@@ -26,11 +42,8 @@ def docker(
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a docker command to its end."""
-    command = docker_command()
-    if command is None:
-        raise DockerError("no Docker engine answers: install one, or start it")
     done = subprocess.run(  # noqa: S603
-        [command, *arguments],
+        [client(), *arguments],
         input=stdin,
         capture_output=True,
         text=True,
