@@ -15,14 +15,16 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from infra.docker import docker, docker_command
+from infra.docker import DockerError, client, docker
 from infra.git import ROOT
 from infra.images import index_options
+from infra.outputs import WEBHOOK
 from infra.settings import config_of
 
 NETWORK, SUBNET, ADDRESS = "trainyard-rehearsal", "169.254.170.0/24", "169.254.170.2"
@@ -34,6 +36,8 @@ IMAGE = "trainyard-emulator"
 # What GitHub would say of a job; the emulator doesn't check signatures.
 REPOSITORY = {"githubRepository": "acme/rides", "githubOwnerId": "11", "githubRepositoryId": "22"}
 SUBJECT = "repo:acme@11/rides@22:environment:{environment}"
+# Whatever a stack's file says: nothing is kept, and the account is the emulator's.
+DECIDED = {"durable": False, "accountId": "", "permissionsBoundary": ""}
 
 
 class RehearsalError(Exception):
@@ -44,8 +48,10 @@ def missing() -> str | None:
     """What this machine lacks for a rehearsal, in words; None when nothing."""
     if platform.system() != "Linux":
         return "it is not Linux, where containers are reached by their addresses"
-    if not docker_command():
-        return "no Docker engine answers: https://docs.docker.com/engine/install/"
+    try:
+        client()
+    except DockerError as error:
+        return str(error)
     if not shutil.which("pulumi"):
         return "there is no pulumi on PATH: https://www.pulumi.com/docs/install/"
     return None
@@ -88,25 +94,45 @@ class Session:
         # A new emulator is empty, whatever the state of Pulumi's says of the last one.
         for folder in (self.home / "state", self.project):
             shutil.rmtree(folder, ignore_errors=True)
-        docker("network", "create", "--subnet", SUBNET, "--gateway", GATEWAY, NETWORK)
-        docker(
-            *("run", "-d", "--name", CONTAINER, "--hostname", CONTAINER),
-            *("--label", f"{OWNER}={self.home.resolve()}", "--network", NETWORK, "--ip", ADDRESS),
-            *("-p", f"127.0.0.1:{self.port}:4566"),
-            *("-v", "/var/run/docker.sock:/var/run/docker.sock"),
-            *("-e", "AUTH=true"),
-            # Found out by itself, it sometimes is not: then a database would be on localhost.
-            *("-e", f"DOCKER_NETWORK={NETWORK}"),
-            IMAGE,
-        )
+        try:
+            docker("network", "create", "--subnet", SUBNET, "--gateway", GATEWAY, NETWORK)
+            docker(
+                *("run", "-d", "--name", CONTAINER, "--hostname", CONTAINER),
+                *("--label", f"{OWNER}={self.home.resolve()}"),
+                *("--network", NETWORK, "--ip", ADDRESS),
+                *("-p", f"127.0.0.1:{self.port}:4566"),
+                *("-v", "/var/run/docker.sock:/var/run/docker.sock"),
+                *("-e", "AUTH=true"),
+                # Found out by itself, it sometimes is not: then a database would be on localhost.
+                *("-e", f"DOCKER_NETWORK={NETWORK}"),
+                IMAGE,
+            )
+        except DockerError as error:
+            self.stop()  # a network without its emulator
+            raise self.refused(str(error)) from error
         for _ in range(120):
             if self.answers():
                 return
             time.sleep(0.5)
         raise RehearsalError(f"the emulator doesn't answer; see `docker logs {CONTAINER}`")
 
+    def refused(self, why: str) -> Exception:
+        """Why Docker doesn't start the emulator, with what to do where that is known."""
+        if "overlaps" in why:
+            return RehearsalError(
+                f"another Docker network has addresses of {SUBNET}, where ECS gives credentials: "
+                "`docker network ls`, and `docker network inspect`, tell which. Remove it, and "
+                "start this again"
+            )
+        if "port is already allocated" in why or "address already in use" in why:
+            return RehearsalError(
+                f"port {self.port} of this machine is taken, and the emulator needs it: end what "
+                "listens there (`docker ps`, or `ss -ltnp`, tells), and start this again"
+            )
+        return RehearsalError(why)
+
     def answers(self) -> bool:
-        """Whether the emulator runs."""
+        """Whether the emulator answers."""
         with contextlib.suppress(urllib.error.URLError, OSError):
             urllib.request.urlopen(f"{self.url}/_ministack/health", timeout=2)  # noqa: S310
             return True
@@ -143,6 +169,10 @@ class Session:
         found = docker("ps", "--filter", f"name=^{CONTAINER}$", "--format", shown).stdout
         return Path(found.strip()) if found.strip() else None
 
+    def runs(self) -> bool:
+        """Whether this session's emulator runs."""
+        return self.owner() == self.home.resolve()
+
     def containers(self, *, running: bool = False) -> list[str]:
         """Containers that the emulator started, and what else is on its network."""
         filters = (f"network={NETWORK}", f"label=ministack.instance={CONTAINER}:4566")
@@ -164,19 +194,42 @@ class Session:
         """
         return self.home / "project"
 
+    def alone(self) -> None:
+        """Keep what the shell says of AWS, Prefect and proxies from this process and its children.
+
+        A rehearsal would send it to the emulator, or do with it what it should do without.
+        """
+        for name in [*os.environ]:
+            if name.startswith(("AWS_", "PREFECT_")) or name == WEBHOOK:
+                del os.environ[name]
+        os.environ |= {
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "PREFECT_HOME": str(self.home / "client"),  # where no profile is
+        }
+        kept = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+        # One by one, for httpx knows no ranges. Pulumi may need the proxy for its plugins.
+        ours = ("localhost", "127.0.0.1", *map(str, IPv4Network(SUBNET).hosts()))
+        for name in ("no_proxy", "NO_PROXY"):
+            os.environ[name] = ",".join(filter(None, (kept, *ours)))
+
     def prepare(self, stack: str, **settings: Any) -> None:
-        """Write the project and a stack's settings, from the repository's."""
+        """Write the project and a stack's settings, from the repository's.
+
+        Not the account's: that file is of the user's AWS account.
+        """
         self.project.mkdir(parents=True, exist_ok=True)
         (self.home / "state").mkdir(exist_ok=True)
         project = yaml.safe_load((ROOT / "infra/Pulumi.yaml").read_text())
         project["main"] = str(ROOT / "infra")
         project["runtime"]["options"]["virtualenv"] = str(ROOT / ".venv-infra")
         (self.project / "Pulumi.yaml").write_text(yaml.safe_dump(project))
-        try:
-            config = config_of(stack)
-        except FileNotFoundError:
-            config = {}
-        config |= {"aws:region": "us-east-1"} | {f"trainyard:{k}": v for k, v in settings.items()}
+        config: dict[str, Any] = {}
+        if stack != "account":
+            with contextlib.suppress(FileNotFoundError):
+                config = config_of(stack)
+        config |= {f"trainyard:{k}": v for k, v in {**DECIDED, **settings}.items()}
+        config["aws:region"] = "us-east-1"
         path = self.project / f"Pulumi.{stack}.yaml"
         file = yaml.safe_load(path.read_text()) if path.exists() else {}
         path.write_text(yaml.safe_dump({**file, "config": config}))
@@ -203,7 +256,6 @@ class Session:
         self.prepare(
             "account",
             kind="account",
-            durable=False,
             stateBucket="acme-state",
             leaveOut=["oidc-repository-id"],  # the emulator knows a token's subject only
             **REPOSITORY,
