@@ -21,7 +21,7 @@ from typing import Any
 from infra.checks import Check, guarded, tell
 from infra.git import ROOT
 from infra.settings import as_texts, config_of, parse
-from infra.stacks import Pulumi, StackError, aws, run_deployer
+from infra.stacks import REHEARSAL, Pulumi, StackError, aws, run_deployer
 
 # Its streaming previews, and `refresh --preview-only`.
 OLDEST_PULUMI = (3, 160)
@@ -265,6 +265,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make doctor", description=__doc__)
     parser.add_argument("stack", nargs="?", help="a stack on AWS, such as dev")
     given = parser.parse_args(arguments)
+    if given.stack == REHEARSAL:
+        sys.exit("a rehearsal is in no AWS account: `make rehearse` looks at it (“what runs”)")
     os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")
     failed = tell(machine(pulumi_needed=bool(given.stack)))
     if given.stack:

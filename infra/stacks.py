@@ -81,8 +81,9 @@ class Pulumi:
         return found
 
     def _unasked(self) -> list[str]:
-        # A person sees the preview and says yes; where nobody looks there is nobody to ask.
-        return [] if self.log is None and sys.stdin.isatty() else ["--yes", "--skip-preview"]
+        # A person sees the preview and says yes, but where nobody looks or nothing is at stake.
+        asked = self.log is None and self.stack != REHEARSAL and sys.stdin.isatty()
+        return [] if asked else ["--yes", "--skip-preview"]
 
     def run(self, *arguments: str) -> str:
         """`pulumi ARGUMENTS`, and what it wrote."""
@@ -117,15 +118,24 @@ class Pulumi:
                 raise StackError(NO_PULUMI) from None
             with process, ThreadPoolExecutor() as threads:
                 errors = threads.submit(self._pass_on, process.stderr)
-                written = process.stdout.read() if process.stdout else ""
-                process.wait()
+                try:
+                    written = process.stdout.read() if process.stdout else ""
+                    process.wait()
+                except KeyboardInterrupt:  # not of Ctrl-C: pulumi doesn't know
+                    process.send_signal(signal.SIGINT)
+                    raise
                 said = errors.result()
         if process.returncode:
             advice = self._advice(said, again)
-            raise StackError(f"{written[-4000:]}`{' '.join(command)}` failed. {advice}")
+            raise StackError(f"{written[-4000:]}`{' '.join(command)}` failed{advice}")
         if interrupted:
-            raise StackError(f"stopped; {again} goes on from here")
+            raise StackError("stopped" if self._passing else f"stopped; {again} goes on from here")
         return written
+
+    @property
+    def _passing(self) -> bool:
+        """It is that of `make rehearse` or `make drills`, which say themselves what is left."""
+        return self.stack == REHEARSAL and self.log is not None
 
     def _pass_on(self, errors: IO[str] | None) -> str:
         """What pulumi says of errors, shown as it comes: it may be a question."""
@@ -136,12 +146,18 @@ class Pulumi:
         return said
 
     def _advice(self, said: str, again: str) -> str:
+        if self._passing:
+            return ""
+        if "no stack named" in said and self.stack != REHEARSAL:
+            return f": there is no such stack. `make bootstrap STACK={self.stack}` makes it."
         if "currently locked" not in said:
-            return f"What it had done stays done: mend what it names and repeat {again}."
+            return f". What it had done stays done: mend what it names and repeat {again}."
+        ended = f"`pulumi --cwd infra cancel --stack {self.stack}`"
+        if self.stack == REHEARSAL:
+            ended = f"`make down STACK={REHEARSAL}`"
         return (
-            "Another command changes this stack, or one that was killed left its lock: the line "
-            "above says whose it is. Wait for it; if it runs no more, "
-            f"`pulumi --cwd infra cancel --stack {self.stack}`, then {again}."
+            ". Another command changes this stack, or one that was killed left its lock: the line "
+            f"above says whose it is. Wait for it; if it runs no more, {ended}, then {again}."
         )
 
 
@@ -343,10 +359,27 @@ def up(pulumi: Pulumi, connect: Connect = aws, step: Step = told) -> dict[str, A
     return pulumi.outputs()
 
 
+def made(pulumi: Pulumi) -> dict[str, Any]:
+    """The outputs of a stack that is up.
+
+    Raises:
+        StackError: it isn't.
+    """
+    outputs = pulumi.outputs()
+    if "next" not in outputs:
+        raise not_up(pulumi.stack)
+    return outputs
+
+
+def not_up(stack: str) -> StackError:
+    """What to say of a stack that nobody has brought up."""
+    return StackError(f"the stack {stack} isn't up: `make up STACK={stack}`")
+
+
 def deploy(pulumi: Pulumi, connect: Connect = aws) -> None:
     """Register the stack, then make prefect.yaml's deployments, with the settings' flow image."""
-    outputs = pulumi.outputs()
-    if not outputs["flow_image"]:
+    outputs = made(pulumi)
+    if not outputs.get("flow_image"):
         raise StackError(outputs["next"])
     run_deployer(pulumi, outputs, connect(outputs))
 
@@ -428,7 +461,7 @@ def deregister(session: Any, names: Names) -> None:
 
 def status(pulumi: Pulumi) -> None:
     """Say what the stack is, and what to type next."""
-    outputs = pulumi.outputs()
+    outputs = made(pulumi)
     shown = {k: v for k, v in outputs.items() if k in ("services", "held_back", "trainyard")}
     say(json.dumps(shown, indent=2))
     say(outputs["next"])
@@ -449,8 +482,8 @@ def tunnels(outputs: dict[str, Any]) -> list[tuple[str, str, int]]:
 
 def ui(pulumi: Pulumi) -> None:
     """Open the private pages here until Ctrl-C: a task in the VPC forwards their ports."""
-    outputs = pulumi.outputs()
-    pages = tunnels(outputs)
+    outputs = made(pulumi)
+    pages = tunnels(outputs) if "trainyard" in outputs else []
     if not pages:
         say("the stack has no private pages: MLflow and Prefect are elsewhere")
         return
@@ -500,8 +533,10 @@ def _target(cloud: Boto, arn: str) -> str:
 
 
 def rehearsal() -> Session:
-    """Where the stack `rehearsal` lives."""
-    return Session(ROOT / ".trainyard/rehearsal")
+    """Where the stack `rehearsal` lives; from here on this process is about it."""
+    session = Session(ROOT / ".trainyard/rehearsal")
+    session.alone()
+    return session
 
 
 def opened(stack: str, *, released: bool = False) -> Pulumi:
@@ -517,9 +552,39 @@ def opened(stack: str, *, released: bool = False) -> Pulumi:
     session = rehearsal()
     images = {} if released else {f"{name}Image": id_ for name, id_ in build().items()}
     session.begin(**images)
+    return _on(session)
+
+
+def found(stack: str) -> Pulumi:
+    """A stack's `pulumi`, as the last command left it: a rehearsal's emulator has to run."""
+    if stack != REHEARSAL:
+        return Pulumi(stack)
+    session = rehearsal()
+    if not session.runs():
+        raise not_up(stack)
+    return _on(session)
+
+
+def _on(session: Session) -> Pulumi:
     environment = {**session.environment(), **session.deploy_role()}
     os.environ.update(environment)  # boto3 finds the emulator by the same variables
-    return Pulumi(stack, session.project, environment)
+    return Pulumi(REHEARSAL, session.project, environment)
+
+
+def end_rehearsal() -> None:
+    """`make down STACK=rehearsal`: the stack, and its emulator whatever became of the stack."""
+    session, why = rehearsal(), None
+    if not session.runs():
+        session.stop()  # what is left of an emulator that died
+        say("no rehearsal of this clone is up")
+        return
+    try:
+        down(_on(session))
+    except Exception as error:  # such as a state that can't be read
+        why = error
+    session.stop()
+    if why:
+        raise StackError(f"{why}\nThe emulator is ended all the same, with all that was in it")
 
 
 def main() -> None:
@@ -530,21 +595,20 @@ def main() -> None:
     given = parser.parse_args()
     os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")
     try:
-        pulumi = opened(given.stack)
         if given.command == "preview":
-            pulumi.preview()
+            opened(given.stack).preview()
         elif given.command == "up":
-            say(up(pulumi)["next"])
+            say(up(opened(given.stack))["next"])
         elif given.command == "deploy":
-            deploy(pulumi)
-        elif given.command == "down":
-            down(pulumi)
-            if given.stack == REHEARSAL:
-                rehearsal().stop()
+            deploy(found(given.stack))
         elif given.command == "status":
-            status(pulumi)
+            status(found(given.stack))
+        elif given.command == "ui":
+            ui(found(given.stack))
+        elif given.stack == REHEARSAL:
+            end_rehearsal()
         else:
-            ui(pulumi)
+            down(Pulumi(given.stack))
     except (StackError, RehearsalError, ImageError, GitError, DockerError) as error:
         sys.exit(f"{error}")
 

@@ -137,6 +137,11 @@ def test_a_stack_without_settings_is_told_how_it_gets_them(folder: Path) -> None
     assert found.todo == "make bootstrap STACK=dev"
 
 
+def test_a_rehearsal_is_not_looked_for_on_aws() -> None:
+    with pytest.raises(SystemExit, match="`make rehearse`"):
+        doctor.main(["rehearsal"])
+
+
 def test_another_accounts_credentials_are_noticed(session: Any, dev: Path) -> None:
     dev.write_text(dev.read_text().replace("000000000000", "111122223333"))
     found = by_name(doctor.stack("dev", session))

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
 from infra import stacks
 from infra.readiness import Servers, ready
+from infra.rehearsal.session import RehearsalError, Session
 
 SELF_HOSTED = Servers(mlflow="m1", prefect="w1")
 CLOUD = Servers(mlflow="m1")
@@ -263,6 +264,119 @@ def test_a_missing_pulumi_is_said_with_where_to_get_it(monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(stacks.StackError, match=r"pulumi\.com"):
         stacks.Pulumi("dev").up()
+
+
+@pytest.mark.parametrize("command", [stacks.status, stacks.deploy, stacks.ui])
+def test_a_stack_that_is_not_up_is_told_how_it_comes_up(command: Callable[[Any], None]) -> None:
+    class Nothing:
+        stack = "dev"
+
+        def outputs(self) -> dict[str, Any]:
+            return {}
+
+    with pytest.raises(stacks.StackError, match="isn't up: `make up STACK=dev`"):
+        command(Nothing())
+
+
+def failing_pulumi(folder: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    program = folder / "pulumi"
+    program.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_a_stack_that_was_never_made_is_told_what_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_pulumi(tmp_path, monkeypatch, "error: no stack named dev found")
+    with pytest.raises(stacks.StackError, match="`make bootstrap STACK=dev`"):
+        stacks.status(stacks.Pulumi("dev"))
+
+
+# --- the stack on an emulator ---------------------------------------------------------------------
+@pytest.fixture
+def rehearsal(shell: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A clone whose rehearsal is up, and may not be begun; gives what is done with it."""
+    done = list[str]()
+
+    def begin(*_: Any) -> None:
+        raise AssertionError("an emulator is started, or images are built")
+
+    monkeypatch.setattr(stacks, "ROOT", tmp_path)
+    monkeypatch.setattr(stacks, "missing", lambda: None)
+    monkeypatch.setattr(stacks, "build", begin)
+    monkeypatch.setattr(Session, "start", begin)
+    monkeypatch.setattr(Session, "runs", lambda _: True)
+    monkeypatch.setattr(Session, "stop", lambda _: done.append("stop"))
+    monkeypatch.setattr(Session, "deploy_role", lambda _: {"AWS_ACCESS_KEY_ID": "role"})
+    monkeypatch.setattr(stacks, "down", lambda pulumi: done.append(f"destroy {pulumi.stack}"))
+    return done
+
+
+def make(command: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `make COMMAND STACK=rehearsal` fails with."""
+    monkeypatch.setattr("sys.argv", ["stacks", command, "rehearsal"])
+    try:
+        stacks.main()
+    except SystemExit as failed:
+        return str(failed.code)
+    return ""
+
+
+def test_a_rehearsal_is_ended_without_being_begun(
+    rehearsal: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert make("down", monkeypatch) == ""
+    assert rehearsal == ["destroy rehearsal", "stop"]
+
+
+def test_where_no_rehearsal_is_up_there_is_nothing_to_end(
+    rehearsal: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Session, "runs", lambda _: False)
+    assert make("down", monkeypatch) == ""
+    assert "destroy rehearsal" not in rehearsal
+    assert "no rehearsal of this clone is up" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", ["deploy_role", "destroy"])
+def test_a_rehearsal_whose_state_is_broken_ends_with_its_emulator(
+    broken: str, rehearsal: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> Any:
+        raise RehearsalError("the state can't be read")
+
+    if broken == "destroy":
+        monkeypatch.setattr(stacks, "down", fail)
+    else:
+        monkeypatch.setattr(Session, "deploy_role", fail)
+    said = make("down", monkeypatch)
+    assert "the state can't be read" in said
+    assert "ended all the same" in said
+    assert rehearsal == ["stop"]
+
+
+@pytest.mark.parametrize("command", ["status", "deploy", "ui"])
+def test_what_looks_at_a_rehearsal_starts_none(
+    command: str, rehearsal: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "runs", lambda _: False)
+    assert "`make up STACK=rehearsal`" in make(command, monkeypatch)
+    assert rehearsal == []
+
+
+def test_a_rehearsals_lock_goes_with_its_emulator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_pulumi(tmp_path, monkeypatch, "error: the stack is currently locked by 1 lock(s)")
+    with pytest.raises(stacks.StackError) as failed:
+        stacks.Pulumi("rehearsal", tmp_path).up()
+    assert "`make down STACK=rehearsal`" in str(failed.value)
+    assert "pulumi --cwd infra cancel" not in str(failed.value)
+    # A stack of `make rehearse` is removed by then: nothing can be repeated.
+    with (tmp_path / "log").open("w") as log, pytest.raises(stacks.StackError) as failed:
+        stacks.Pulumi("rehearsal", tmp_path, log=log).up()
+    assert "make" not in str(failed.value)
 
 
 # --- one-off tasks --------------------------------------------------------------------------------
