@@ -7,6 +7,7 @@ there, so here they are open. It listens on the rehearsal's own network only.
 
 import hmac
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,8 +25,9 @@ URL = f"http://{GATEWAY}:{PORT}/api{WORKSPACE}"
 
 
 def start(home: Path, key: str) -> subprocess.Popen[bytes]:
-    """Start it, with its database in `home`; it answers when this returns."""
-    home.mkdir(parents=True, exist_ok=True)
+    """Start it from nothing, with its database in `home`; it answers when this returns."""
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "infra.rehearsal.cloud", GATEWAY, str(PORT)],
         env={
@@ -43,7 +45,9 @@ def start(home: Path, key: str) -> subprocess.Popen[bytes]:
         if process.poll() is not None:
             raise RehearsalError(f"what stands in for Prefect Cloud ended: see {home}/server.log")
         try:
-            httpx.get(f"{URL}/health", timeout=2).raise_for_status()
+            # With the key: its health is that of any that listens there.
+            given = {"Authorization": f"Bearer {key}"}
+            httpx.get(f"{URL}/admin/version", headers=given, timeout=2).raise_for_status()
         except httpx.HTTPError:
             time.sleep(0.5)
         else:
@@ -70,17 +74,26 @@ class Workspace:
         self._expected = f"Bearer {key}".encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer, or refuse with 401."""
-        if "path" in scope:
-            path = scope["path"].replace(WORKSPACE, "", 1)
-            scope = {**scope, "path": path, "raw_path": path.encode()}
-        given = dict(scope.get("headers", ())).get(b"authorization", b"")
-        open_to_all = scope["type"] != "http" or scope["path"] == "/api/health"
-        if open_to_all or hmac.compare_digest(given, self._expected):
+        """Answer, or refuse: with 404 outside of the workspace, with 401 without the key."""
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        await send({"type": "http.response.start", "status": 401, "headers": []})
-        await send({"type": "http.response.body", "body": b'{"detail": "Invalid API key"}'})
+        before, _, route = scope["path"].partition(f"/api{WORKSPACE}/")
+        path = f"/api/{route}"
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        open_to_all = scope["type"] == "websocket" or path == "/api/health"
+        if before:
+            status, why = 404, b'{"detail": "Not Found"}'
+        elif open_to_all or hmac.compare_digest(given, self._expected):
+            await self._app({**scope, "path": path, "raw_path": path.encode()}, receive, send)
+            return
+        else:
+            status, why = 401, b'{"detail": "Invalid API key"}'
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": why})
 
 
 def main() -> None:

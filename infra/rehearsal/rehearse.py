@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -50,6 +51,8 @@ MODEL = "taxi-trip-duration"
 # Small, so that the rehearsal is about the path and not about the model.
 PARAMETERS = {"num_trials": 2, "max_inference_time": 1e-3}
 RUN_MINUTES = 8
+# Of its log, at a failure.
+LAST_LINES = 25
 
 
 @dataclass
@@ -211,13 +214,14 @@ class Rehearsal:
     def prefect(self) -> Iterator[SyncPrefectClient]:
         """A client of the stack's Prefect."""
         outputs = self.outputs
+        url, key, login = outputs.prefect_api_url, None, None
         if self.mode == "cloud":
-            opened = {PREFECT_API_URL: outputs.prefect_api_url, PREFECT_API_KEY: self._api_key}
+            key = self._api_key
         else:
-            opened = {
-                PREFECT_API_URL: f"http://{self.address('prefect')}:4200/api",
-                PREFECT_API_AUTH_STRING: self.secret(pool_of(outputs).api_secret),
-            }
+            url = f"http://{self.address('prefect')}:4200/api"
+            login = self.secret(pool_of(outputs).api_secret)
+        # All three: what the user's profile says of them was read when Prefect was imported.
+        opened = {PREFECT_API_URL: url, PREFECT_API_KEY: key, PREFECT_API_AUTH_STRING: login}
         with temporary_settings(opened), get_client(sync_client=True) as client:
             yield client
 
@@ -311,7 +315,11 @@ def check_unchanged(rehearsal: Rehearsal) -> str:
     if changed:
         raise RehearsalError(f"a second `make up` would change {changed}")
     rehearsal.up()
-    return f"{foreseen['changeSummary']['same']} resources unchanged"
+    (last,) = json.loads(rehearsal.pulumi.run("stack", "history", "--json", "--page-size", "1"))
+    done = last["resourceChanges"]
+    if done.keys() != {"same"}:
+        raise RehearsalError(f"a second `make up` was foreseen to change nothing, and did {done}")
+    return f"{done['same']} resources unchanged"
 
 
 def check_services(rehearsal: Rehearsal) -> str:
@@ -415,26 +423,53 @@ def perform(name: str, mode: Mode, act: Callable[[Rehearsal, Console], None], *,
         return 2
     home: Path = ROOT / ".trainyard/rehearsal"
     home.mkdir(parents=True, exist_ok=True)
-    with (home / f"{name}.log").open("w") as log:
-        rehearsal = Rehearsal(Session(home), mode, log)
+    session, path = Session(home), home / f"{name}.log"
+    session.alone()
+    with path.open("w", buffering=1) as log, ended_as_by_ctrl_c():
+        rehearsal = Rehearsal(session, mode, log)
         done = ended = False
         try:
-            with reported(console, log.name), redirect_stdout(log):
+            with reported(console, path), redirect_stdout(log):
                 act(rehearsal, console)
                 done = True
         finally:
-            with reported(console, log.name):
+            with reported(console):
                 if not keep:
                     rehearsal.close()
+                elif session.runs():
+                    left = "the emulator and what is in it are up: `make down STACK=rehearsal`"
+                    console.print(f"{left} ends them", highlight=False)
                 ended = True
     return 0 if done and ended else 1
 
 
 @contextmanager
-def reported(console: Console, log: str) -> Iterator[None]:
-    """Say what goes wrong within, and go on after it."""
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """`kill`, and a terminal that closes, end what runs within as Ctrl-C does: not at once."""
+
+    def end(*_: object) -> None:
+        for each in before:  # once: make passes on what it gets, and so does who ends a group
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = {s: h for s in signals if (h := signal.getsignal(s)) is not signal.SIG_IGN}  # nohup's
+    for each in before:
+        signal.signal(each, end)
     try:
         yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def reported(console: Console, log: Path | None = None) -> Iterator[None]:
+    """Say what goes wrong within, after the last lines of the log, and go on after it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("stopped")
     except (
         RehearsalError,
         stacks.StackError,
@@ -444,7 +479,10 @@ def reported(console: Console, log: str) -> Iterator[None]:
         ClientError,
         httpx.HTTPError,
     ) as error:
-        console.print(f"{error}\nPulumi's own lines: {log}", markup=False, highlight=False)
+        lines = log.read_text().splitlines()[-LAST_LINES:] if log else []
+        if lines:
+            lines = [*lines, f"(the last lines of {log})"]
+        console.print("\n".join([*lines, str(error)]), markup=False, highlight=False)
 
 
 def main() -> int:

@@ -13,14 +13,16 @@ from infra.rehearsal.session import Session, missing
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     if lacking := missing():
         pytest.skip(f"a rehearsal needs more: {lacking}")
-    session = Session(home=tmp_path_factory.mktemp("rehearsal"))
-    session.start()
+    session, before = Session(home=tmp_path_factory.mktemp("rehearsal")), dict(os.environ)
+    session.alone()
     os.environ |= {"AWS_ENDPOINT_URL": session.url, "AWS_EC2_METADATA_DISABLED": "true"}
     try:
+        session.start()
         yield session
     finally:
         session.stop()
-        del os.environ["AWS_ENDPOINT_URL"]
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from infra.docker import docker
-from infra.rehearsal.session import CONTAINER, Session, missing
+from infra.rehearsal.session import CONTAINER, NETWORK, Session, missing
 from tests.conftest import ROOT, STAMPS
 
 pytestmark = pytest.mark.timeout(1800)
@@ -24,7 +24,8 @@ def steps(text: str) -> list[str]:
 def test_make_rehearse_goes_through_the_steps_of_the_readme_and_leaves_nothing() -> None:
     if lacking := missing():
         pytest.skip(f"a rehearsal needs more: {lacking}")
-    owner = Session(ROOT / ".trainyard/rehearsal").owner()
+    session = Session(ROOT / ".trainyard/rehearsal")
+    owner = session.owner()
     assert owner is None, f"the emulator of {owner} runs: `make down STACK=rehearsal`, and again"
     command = ["make", *STAMPS, "rehearse", "PREFECT=cloud"]
     make = subprocess.Popen(
@@ -39,3 +40,7 @@ def test_make_rehearse_goes_through_the_steps_of_the_readme_and_leaves_nothing()
     assert make.returncode == 0, said
     assert steps(said) == steps((ROOT / "README.md").read_text())
     assert CONTAINER not in docker("ps", "-a", "--format", "{{.Names}}").stdout
+    assert session.containers() == []
+    assert NETWORK not in docker("network", "ls", "--format", "{{.Name}}").stdout.split()
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert "infra.rehearsal.cloud" not in processes.stdout

@@ -20,6 +20,10 @@ def test_a_later_command_of_the_same_session_finds_its_emulator(emulator: Sessio
     assert emulator_id() == running
 
 
+def test_the_emulator_is_reached_from_this_machine_only(emulator: Session) -> None:
+    assert docker("port", CONTAINER).stdout.split("\n") == ["4566/tcp -> 127.0.0.1:4566", ""]
+
+
 def test_another_session_leaves_the_emulator_alone(emulator: Session, tmp_path: Path) -> None:
     running = emulator_id()
     other = Session(home=tmp_path)
