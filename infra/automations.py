@@ -2,7 +2,8 @@
 
 A run that goes silent, or waits too long for its machine, becomes Crashed. A crashed run is
 scheduled again, as the same run: what its tasks have finished comes from the result storage. The
-run itself counts its starts, and that bounds how often.
+run itself counts its starts, and that bounds how often. One whose heart beats after all goes on as
+it is: it was Prefect's server that was away.
 """
 
 from typing import Any
@@ -10,14 +11,14 @@ from uuid import UUID
 
 from prefect.events.schemas.automations import AutomationCore
 
-# Seconds; four heartbeats (infra/job_templates.py), of which three may be lost.
-SILENCE = 120.0
+# Seconds; three heartbeats (infra/job_templates.py) are lost by then.
+SILENCE = 100.0
 # Fargate takes a minute or two, and more where capacity is short.
 WAIT_FOR_MACHINE = 600.0
-# A death that a run's own supervisor reports is reported again by ECS, when the task has gone. The
-# second report must find the run crashed: it would hit the new start.
-SETTLE = 60.0
-# ECS's own report, as prefect_aws words it, is the last one: nothing has to settle.
+# From a crash to the next start: a run that only seemed dead has beaten again by then, and what
+# crashed it has had time to pass.
+SETTLE = 45.0
+# ECS's own report, as prefect_aws words it: that task is dead for sure.
 TASK_GONE = "The following containers stopped *"
 STARTS = 3
 # How long after its time a run that nobody has taken is told of.
@@ -79,7 +80,7 @@ def automations(
             "trigger": {
                 "type": "event",
                 "posture": "Proactive",
-                "after": ["prefect.flow-run.heartbeat"],
+                "after": ["prefect.flow-run.Running", "prefect.flow-run.heartbeat"],
                 "expect": ["prefect.flow-run.*"],
                 "match": any_run,
                 "match_related": tagged,
@@ -125,7 +126,7 @@ def automations(
         },
         {
             "name": f"{work_pool}: a crashed run is prepared to start again",
-            "description": "ECS may report the same death once more: the new start waits for that.",
+            "description": "It may be alive after all, and what crashed it may pass.",
             "trigger": {**crash, "match": {**counted, MESSAGE: f"!{TASK_GONE}"}},
             "actions": [
                 # Forced, because Prefect lets nothing crash twice.
@@ -137,6 +138,21 @@ def automations(
                 ),
                 *tell(GOES_ON),
             ],
+        },
+        {
+            "name": f"{work_pool}: a run that only seemed dead goes on",
+            "description": "Its heart beats: Prefect's server was away, or the network between.",
+            "trigger": {
+                "type": "event",
+                "posture": "Reactive",
+                "after": [f"prefect.flow-run.{RECOVERING}"],
+                "expect": ["prefect.flow-run.heartbeat"],
+                "match": any_run,
+                "match_related": tagged,
+                "for_each": [RUN],
+                "within": settle,
+            },
+            "actions": [_becomes("RUNNING", "Its heart beats again.", force=True)],
         },
         {
             "name": f"{work_pool}: a crashed run starts again",

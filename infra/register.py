@@ -25,7 +25,7 @@ from prefect.client.schemas.actions import (
     WorkPoolUpdate,
 )
 from prefect.client.schemas.objects import BlockDocument
-from prefect.events.schemas.automations import AutomationCore
+from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.filesystems import LocalFileSystem
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -141,7 +141,12 @@ def register_automations(
 ) -> Iterator[Change]:
     """Make a work pool's automations what they should be; `times` as `automations` takes them."""
     owner = f"trainyard.work-pool.{work_pool}"
-    owned = {each.name: each for each in client.read_resource_related_automations(owner)}
+    owned: dict[str, Automation] = {}
+    for each in client.read_resource_related_automations(owner):
+        if each.name in owned:  # made by two registers at once
+            client.delete_automation(each.id)
+            yield Change("automation", each.name, "removed")
+        owned.setdefault(each.name, each)
     notifications = _document(client, NOTIFICATIONS)
     for wanted in automations(work_pool, notifications.id if notifications else None, **times):
         existing = owned.pop(wanted.name, None)

@@ -24,8 +24,9 @@ import pytest
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.events import emit_event
 from prefect.settings import PREFECT_HOME
-from prefect.states import Crashed, Late, Pending
+from prefect.states import Crashed, Late, Pending, Running
 
 import infra.register
 from infra.automations import automations
@@ -170,6 +171,16 @@ class Pool:
             self.client.request("POST", "/events/count-by/event", json={"filter": beats}).json()
         )
 
+    def beat(self, run: FlowRun) -> None:
+        """What a run's engine says twice a minute."""
+        emit_event(
+            "prefect.flow-run.heartbeat",
+            resource={"prefect.resource.id": f"prefect.flow-run.{run.id}"},
+            related=[
+                {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{self.name}"}
+            ],
+        )
+
     def told_of(self, run: FlowRun) -> list[str]:
         return [text for text in self.told if run.name in text]
 
@@ -185,6 +196,8 @@ class Died:
     failed: FlowRun
     late: FlowRun
     gone: FlowRun
+    beats_again: FlowRun
+    never_beat: FlowRun
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +240,12 @@ def died(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             client.set_flow_run_state(late.id, Late())
             gone = pool.run("rest", work_queue_name="asleep")
             client.set_flow_run_state(gone.id, Crashed(message=TASK_GONE))
+            never_beat = pool.run("rest", work_queue_name="asleep")
+            client.set_flow_run_state(never_beat.id, Running())
+            # as after Prefect's server was away for longer than a heart may be silent
+            beats_again = pool.run("rest", work_queue_name="asleep")
+            client.set_flow_run_state(beats_again.id, Crashed(name="Recovering"), force=True)
+            pool.beat(beats_again)
             yield Died(
                 pool,
                 silent=silent,
@@ -235,6 +254,8 @@ def died(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 failed=pool.run("fail"),
                 late=late,
                 gone=gone,
+                beats_again=beats_again,
+                never_beat=never_beat,
             )
         finally:
             pool.kill_worker()
@@ -267,6 +288,21 @@ def test_runs_of_others_are_left_alone(died: Died) -> None:
     # longer than a run of ours may
     within(120, "it has waited", lambda: datetime.now(UTC) - waits_since > timedelta(seconds=75))
     assert died.pool.names(died.of_others) == ["Pending"]
+
+
+def test_a_run_that_only_seemed_dead_goes_on_and_is_not_started_again(died: Died) -> None:
+    pool, run = died.pool, died.beats_again
+    within(120, "it is Running", lambda: "Running" in pool.names(run))
+    running = next(state for state in pool.states(run) if state.name == "Running")
+    assert running.message == "Its heart beats again."
+    assert "AwaitingRetry" not in pool.names(run)[: pool.names(run).index("Running")]
+
+
+def test_a_run_that_dies_before_its_heart_has_beaten_is_crashed(died: Died) -> None:
+    pool, run = died.pool, died.never_beat
+    within(120, "it is Crashed", lambda: "Crashed" in pool.names(run))
+    crash = next(state for state in pool.states(run) if state.name == "Crashed")
+    assert crash.message == "No heartbeat for 40 s: its process or machine is gone."
 
 
 def test_a_run_whose_task_has_gone_starts_again_at_once_and_is_given_up_the_second_time(

@@ -15,7 +15,7 @@ from prefect.variables import Variable
 from prefect.workers.process import ProcessJobConfiguration
 from prefect_aws import AwsCredentials, S3Bucket
 
-from infra.automations import SILENCE, automations
+from infra.automations import SETTLE, SILENCE, automations
 from infra.job_templates import base_job_template
 from infra.outputs import ProcessWorkPool, StackOutputs
 from infra.register import RegisterError, main, register, summary
@@ -188,9 +188,15 @@ def test_automations_that_somebody_changed_or_copied_are_put_right(outputs: Stac
     with get_client(sync_client=True) as client:
         client.pause_automation(automations_there(outputs)[name].id)
         client.delete_automation(automations_there(outputs)[other].id)
-    found = results(outputs)
-    assert (found[name], found[other]) == ("updated", "created")
+        # as of two registers at once
+        owner = f"trainyard.work-pool.{outputs.work_pool.name}"
+        third = automations(outputs.work_pool.name, notify=None)[2]
+        client.create_automation(third.model_copy(update={"owner_resource": owner}))
+    changes = {(change.name, change.result) for change in register(outputs)}
+    assert {(name, "updated"), (other, "created"), (third.name, "removed")} <= changes
     assert automations_there(outputs)[name].enabled
+    with get_client(sync_client=True) as client:
+        assert [a.name for a in client.read_automations()].count(third.name) == 1
     assert summary(register(outputs)) == "nothing to change"
 
 
@@ -226,7 +232,9 @@ def test_only_runs_of_the_stacks_pool_are_crashed_or_started_again() -> None:
 def test_a_run_is_silent_when_three_of_its_heartbeats_are_missing(outputs: StackOutputs) -> None:
     variables = base_job_template(outputs)["variables"]["properties"]
     beat = float(variables["env"]["default"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
-    assert 3 * beat < SILENCE < 180
+    assert 3 * beat < SILENCE
+    assert beat < SETTLE  # one that is alive has beaten by then
+    assert SILENCE + SETTLE < 180
 
 
 def test_without_a_webhook_automations_tell_nobody(
