@@ -29,7 +29,10 @@ SOURCES = (".dockerignore", "docker", "flows", "infra", "prefect.yaml", "require
 RECIPE = (".dockerignore", "docker/Dockerfile", "docker/slim", "requirements/uv.txt")
 CONTENT = {
     "flow": ("requirements/flow.txt", "flows", "infra/*.py", "prefect.yaml"),
-    "worker": ("requirements/flow.txt", "infra/__init__.py", "infra/migrate.py"),
+    "worker": (
+        *("requirements/flow.txt", "infra/__init__.py", "infra/migrate.py"),
+        *("infra/prefect_leases.py", "infra/prefect_worker.py"),
+    ),
     "mlflow": ("requirements/mlflow.txt", "docker/mlflow", "infra/__init__.py", "infra/migrate.py"),
 }
 # As the stack's setting `cpuArchitecture` has them.

@@ -59,6 +59,7 @@ class PrefectServer(pulumi.ComponentResource):
                 ),
                 environment={
                     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "infra.prefect_leases",
                     # How often a run that waits for another of its deployment looks again; 30 s is
                     # Prefect's own.
                     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",

@@ -50,7 +50,8 @@ class Worker(pulumi.ComponentResource):
             container=Container(
                 image=args.image,
                 command=(
-                    *("prefect", "worker", "start", "--type", "ecs", "--pool", args.work_pool),
+                    *("python", "-m", "infra.prefect_worker"),
+                    *("worker", "start", "--type", "ecs", "--pool", args.work_pool),
                     "--with-healthcheck",
                     # `register` makes the pool; one that a worker makes has Prefect's defaults.
                     "--no-create-pool-if-not-found",
