@@ -147,7 +147,7 @@ def test_without_an_engine_it_says_so(
 ) -> None:
     monkeypatch.setitem(published.environment, "TRAINYARD_REGISTRY", f"{published.registry}/new")
     monkeypatch.setitem(published.environment, "DOCKER_HOST", "unix:///without-docker")
-    assert "no Docker engine answers" in published.publish(fails=True)
+    assert "Docker's engine doesn't answer" in published.publish(fails=True)
     # Where nothing is to be built, there needn't be one.
     monkeypatch.setitem(published.environment, "TRAINYARD_REGISTRY", published.registry)
     published.publish()
