@@ -45,8 +45,7 @@ from flows.platform.tracking import (
     open_experiment,
     tracked_run,
 )
-from flows.taxi import contract, models, report
-from flows.taxi.features import FEATURE_NAMES, TripFeatures, model_input
+from flows.taxi import contract, report
 from flows.taxi.months import chosen_months
 from flows.taxi.report import Dataset, LoggedModel, PreparedMonth, StagedModel, TrainedModel
 from flows.taxi.source import raw_month
@@ -137,6 +136,8 @@ def preprocess(
 
 
 # --- tasks: each wraps the work of a module beside this one --------------------------------------
+# `features` and `models` (scikit-learn, XGBoost), `search` (Optuna) and `plots` (matplotlib) are
+# imported where they are used: a run starts, and stops at bad data, without waiting for them.
 
 # Results are small JSON: URIs and numbers. What a run has finished, its next attempt takes from
 # the result store.
@@ -225,27 +226,32 @@ def report_quarantine(months: Sequence[PreparedMonth]) -> None:
 @task(task_run_name="fit-transformer", **PERSISTED_BY_WORKSPACE)
 def fit_transformer(train: PreparedMonth, workspace: str) -> str:
     """Fit the features on the training month; gives the fitted transformer's URI."""
+    from flows.taxi import features, models
+
     path = artifact_path(workspace, "features", "transformer.skops")
-    features = TripFeatures().fit(read_parquet(artifact_path(train.kept)))
-    write(path, models.dumps(features))
+    fitted = features.TripFeatures().fit(read_parquet(artifact_path(train.kept)))
+    write(path, models.dumps(fitted))
     return str(path)
 
 
 @task(task_run_name="features-{month.month}", **PERSISTED_BY_WORKSPACE)
 def make_features(month: PreparedMonth, transformer: str, workspace: str) -> str:
     """A month's features and durations, as Parquet; gives its URI."""
+    from flows.taxi import features, models
+
     path = artifact_path(workspace, "features", f"{month.month}.parquet")
     trips = read_parquet(artifact_path(month.kept))
-    features = models.loads(read(artifact_path(transformer))).transform(trips)
-    write_parquet(
-        pl.DataFrame(features, schema=FEATURE_NAMES).with_columns(trips["duration"]), path
-    )
+    numbers = models.loads(read(artifact_path(transformer))).transform(trips)
+    table = pl.DataFrame(numbers, schema=features.FEATURE_NAMES)
+    write_parquet(table.with_columns(trips["duration"]), path)
     return str(path)
 
 
 @task(task_run_name="train-baseline", **PERSISTED)
 def train_baseline(experiment: Experiment, dataset: Dataset, workspace: str) -> TrainedModel:
     """The tutorial's linear model, as a run of the experiment."""
+    from flows.taxi import models
+
     discard_runs(experiment, {"model": "linear"})
     valid = read_parquet(artifact_path(dataset.valid.kept))
     with tracked_run(experiment, "linear baseline", {"model": "linear"}) as mlflow_run:
@@ -270,7 +276,9 @@ def search_xgboost(
     seed: int,
 ) -> list[TrainedModel]:
     """Search XGBoost's parameters: a nested run a trial; gives the trials that weren't pruned."""
-    from flows.taxi.search import Trial, search  # Optuna: a run's start doesn't wait for it
+    from flows.taxi import models
+    from flows.taxi.features import FEATURE_NAMES
+    from flows.taxi.search import Trial, search
 
     logger = get_run_logger()
     discard_runs(experiment, {"model": "xgboost"})
@@ -327,7 +335,7 @@ def find_best(experiment: Experiment, limits: Limits) -> Candidate:
 @task(task_run_name="log-{model.name}", **RETRIED, **PERSISTED)
 def log_model(experiment: Experiment, dataset: Dataset, model: TrainedModel) -> LoggedModel:
     """The model as one loadable pipeline, with its plots, in its run of the experiment."""
-    from flows.taxi import plots  # matplotlib: a run's start doesn't wait for it
+    from flows.taxi import features, models, plots
 
     pipeline = models.loads(read(artifact_path(model.pipeline)))
     kept, course = (
@@ -338,7 +346,7 @@ def log_model(experiment: Experiment, dataset: Dataset, model: TrainedModel) -> 
         experiment,
         model.run_id,
         pipeline,
-        example=model_input(kept.head(5)),
+        example=features.model_input(kept.head(5)),
         trusted_types=models.TRUSTED_TYPES,
         packages=PACKAGES,
         figures={
@@ -413,6 +421,8 @@ def _evaluated(
     workspace: str,
 ) -> TrainedModel:
     """Log a fitted pipeline's metrics to the active MLflow run, and keep it in the store."""
+    from flows.taxi import models
+
     inference_time = models.inference_time(pipeline.predict, valid)
     mlflow.log_metrics({"rmse_valid": rmse_valid, "inference_time": inference_time})
     path = artifact_path(workspace, "models", f"{mlflow_run}.skops")

@@ -98,8 +98,17 @@ def test_there_are_no_tests_and_no_caches(built: dict[str, Built], image: str) -
 
 
 def test_nothing_is_compiled_when_a_run_starts(built: dict[str, Built]) -> None:
-    script = "python -v -c 'import flows.taxi.train' 2>&1 | grep 'code object from' | grep -v .pyc"
-    assert inside(built["flow"], "sh", "-c", f"{script} || true") == ""
+    modules = ", ".join(f"flows.taxi.{name}" for name in ("train", "models", "plots", "search"))
+    said = inside(built["flow"], "sh", "-c", f"python -v -c 'import {modules}' 2>&1").splitlines()
+    loaded = [line for line in said if line.startswith("# code object from")]
+    assert loaded
+    assert [line for line in loaded if ".pyc" not in line] == []
+
+
+def test_a_run_starts_without_waiting_for_what_only_training_needs(built: dict[str, Built]) -> None:
+    heavy = {"matplotlib", "optuna", "sklearn", "skops", "xgboost"}
+    script = f"import sys, flows.taxi.train; print({heavy} & sys.modules.keys())"
+    assert inside(built["flow"], "python", "-c", script) == "set()\n"
 
 
 @pytest.mark.parametrize("image", IMAGES)
