@@ -1,6 +1,7 @@
 """What is in the built images, and what they keep to when they run."""
 
 import json
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -88,9 +89,10 @@ def test_a_changed_flow_leaves_the_servers_image_alone(built: dict[str, Built]) 
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_there_are_no_tests_and_no_caches(built: dict[str, Built], image: str) -> None:
+    # /tmp by its name: it is a volume, into which Docker copies what the image has there.
     script = (
-        "find / -xdev -type d -name tests -path '/venv/*' -o -xdev -path '*/.cache/*' "
-        "-o -xdev -path '/tmp/*' -o -xdev -path '/var/cache/uv*' -o -xdev -path '/var/cache/pip*'"
+        "find / /tmp -xdev -type d -name tests -path '/venv/*' -o -path '*/.cache/*' "
+        "-o -path '/tmp/*' -o -path '/var/cache/uv*' -o -path '/var/cache/pip*'"
     )
     # Its own user can't look into /root.
     found = docker("run", "--rm", "--user", "0", built[image].id, "sh", "-c", script).stdout
@@ -132,6 +134,10 @@ def test_labels_say_what_it_is_built_from(built: dict[str, Built], image: str) -
     assert labels.items() <= config(built[image])["Labels"].items()
 
 
+def test_the_servers_image_by_itself_says_how_it_is_used(built: dict[str, Built]) -> None:
+    assert "Usage: prefect" in inside(built["worker"])
+
+
 @pytest.mark.parametrize("init", [[], ["--init"]])
 def test_it_stops_when_it_is_told_to(built: dict[str, Built], init: list[str]) -> None:
     """As PID 1, and under an init of ECS's own."""
@@ -146,14 +152,19 @@ def test_it_stops_when_it_is_told_to(built: dict[str, Built], init: list[str]) -
         docker("rm", "-f", "-v", name)
 
 
+def sent(context: Path, tmp_path: Path) -> dict[str, Path]:
+    """What a build of a folder sees of it."""
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text("FROM scratch\nCOPY . /\n")
+    folder = tmp_path / "sent"
+    docker("build", "-q", "-f", str(dockerfile), "--output", str(folder), str(context))
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+
+
 def test_the_context_is_small_and_holds_only_what_images_carry(
     built: dict[str, Built], tmp_path: Path
 ) -> None:
-    dockerfile = tmp_path / "Dockerfile"
-    dockerfile.write_text("FROM scratch\nCOPY . /\n")
-    folder = tmp_path / "context"
-    docker("build", "-q", "-f", str(dockerfile), "--output", str(folder), str(ROOT))
-    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    files = sent(ROOT, tmp_path)
     assert sum(path.stat().st_size for path in files.values()) < 1e6
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -163,7 +174,21 @@ def test_the_context_is_small_and_holds_only_what_images_carry(
         check=True,
     ).stdout.splitlines()
     assert set(files) <= set(tracked)
-    assert not [name for name in files if name.startswith(("tests/", "infra/components/", ".env"))]
+    assert not [name for name in files if name.startswith(("tests/", "infra/components/"))]
+
+
+def test_secrets_and_data_beside_a_flow_stay_out_of_images(
+    built: dict[str, Built], tmp_path: Path
+) -> None:
+    folder = tmp_path / "clone/flows/taxi"
+    folder.mkdir(parents=True)
+    for name in ("train.py", "zones.csv", ".env", ".env.local", "tls.pem", "tls.key", "a.parquet"):
+        (folder / name).touch()
+    shutil.copy(ROOT / ".dockerignore", tmp_path / "clone")
+    assert set(sent(tmp_path / "clone", tmp_path)) == {
+        "flows/taxi/train.py",
+        "flows/taxi/zones.csv",
+    }
 
 
 def test_a_private_index_leaves_no_trace(

@@ -140,6 +140,16 @@ def _start_database(stack: Stack, tls: Path, host: str, user: str) -> None:
         time.sleep(0.5)
 
 
+def await_health(name: str) -> None:
+    """Wait until a container's image finds it healthy, by its own HEALTHCHECK."""
+    end = time.monotonic() + 60
+    while (health := docker("inspect", "-f", "{{.State.Health.Status}}", name).stdout.strip()) != (
+        "healthy"
+    ):
+        assert time.monotonic() < end, health
+        time.sleep(0.5)
+
+
 def test_mlflow_starts_on_what_its_migration_made_and_lets_the_administrator_in(
     stack: Stack, built: dict[str, Built], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +157,8 @@ def test_mlflow_starts_on_what_its_migration_made_and_lets_the_administrator_in(
     assert "made the database mlflow_auth" in first
     assert "made the database" not in stack.finish("mlflow-migrate", built["mlflow"])
 
-    name, url = stack.serve("mlflow", built["mlflow"])
+    name, url = stack.serve("mlflow", built["mlflow"], "--health-interval=2s")
+    await_health(name)
     admin = ("admin", SECRETS["MLFLOW_AUTH_ADMIN_PASSWORD"])
     search = f"{url}/api/2.0/mlflow/experiments/search?max_results=1"
     assert http.get(search).status_code == 401
