@@ -23,6 +23,7 @@ from infra.docker import DockerError, docker
 from infra.git import ROOT, GitError, git
 
 IMAGES = ("flow", "worker", "mlflow")
+TARGETS = ("base", *IMAGES)  # the base is what they are compared with
 # What .dockerignore lets into the images, and what makes them.
 SOURCES = (".dockerignore", "docker", "flows", "infra", "prefect.yaml", "requirements")
 # What makes all images, and what each is made of beside it. Git's patterns.
@@ -131,16 +132,29 @@ class Built:
 
 
 def build_all(cpu: str) -> dict[str, Built]:
-    """Build the images, and `base`: what they are compared with."""
+    """Build all TARGETS."""
     commit = current_commit()
-    images = {}
-    for target in ("base", *IMAGES):
-        tag = () if target == "base" else ("-t", f"trainyard-{target}:{commit.tag}")
-        started = time.monotonic()
-        options = build_options(target, commit, cpu, ROOT)
-        image = docker("build", "-q", *tag, *options).stdout.strip()
-        images[target] = Built(image, size(image), time.monotonic() - started)
-    return images
+    return {target: build_one(target, commit, cpu) for target in TARGETS}
+
+
+def build_one(target: str, commit: Commit, cpu: str) -> Built:
+    """Build one of TARGETS, under its local name."""
+    tag = ("-t", local_name(target, commit, cpu)) if target in IMAGES else ()
+    started = time.monotonic()
+    image = docker("build", "-q", *tag, *build_options(target, commit, cpu, ROOT)).stdout.strip()
+    return Built(image, size(image), time.monotonic() - started)
+
+
+def local_name(image: str, commit: Commit, cpu: str) -> str:
+    """What an image is called on this machine, where those of two architectures may be."""
+    return f"trainyard-{image}:{commit.tag}{'' if cpu == 'x86_64' else f'-{cpu}'}"
+
+
+def base_image() -> str:
+    """What all images start from: this machine's choice, or what the Dockerfile pins."""
+    dockerfile = (ROOT / "docker/Dockerfile").read_text()
+    (pinned,) = re.findall(r"^FROM (\S+) AS pinned$", dockerfile, re.MULTILINE)
+    return os.environ.get("TRAINYARD_BASE_IMAGE") or str(pinned)
 
 
 def build_options(target: str, commit: Commit, cpu: str, folder: Path) -> list[str]:
@@ -228,14 +242,15 @@ def broken_promises(added: int, trial: Trial, timed: bool) -> list[str]:
     return broken
 
 
-def report(images: dict[str, Built], trial: Trial, tag: str) -> str:
+def report(images: dict[str, Built], trial: Trial, commit: Commit, cpu: str) -> str:
     """Images, the largest packages, and how soon a flow can start."""
     base = images["base"].size
     rows = [f"{'image':38}{'MB':>8}{'added':>8}{'seconds':>10}"]
     for name in IMAGES:
         size, seconds = images[name].size / 1e6, images[name].seconds
-        label = f"trainyard-{name}:{tag}"
-        rows.append(f"{label:38}{size:8.0f}{size - base / 1e6:8.0f}{seconds:10.1f}")
+        rows.append(
+            f"{local_name(name, commit, cpu):38}{size:8.0f}{size - base / 1e6:8.0f}{seconds:10.1f}"
+        )
     rows += ["", f"{'largest in the flow image':38}{'MB':>8}"]
     rows += [f"{name:38}{size / 1e6:8.1f}" for name, size in trial.packages[:10]]
     rows += ["", f"{'until a flow can start':38}{'CPU s':>8}{'clock':>8}"]
@@ -250,9 +265,13 @@ def main() -> int:
     cpu = parser.parse_args().cpu
     emulated = PLATFORMS[cpu] != PLATFORMS.get(platform.machine().replace("aarch64", "arm64"))
     try:
-        images = build_all(cpu)
+        commit, images = current_commit(), {}
+        for target in TARGETS:
+            print(f"building {target}", flush=True)
+            images[target] = build_one(target, commit, cpu)
+        print("trying the flow image", flush=True)
         trial = smoke_test(images["flow"].id)
-        print(report(images, trial, current_commit().tag))
+        print(report(images, trial, commit, cpu))
         broken = broken_promises(images["flow"].size - images["base"].size, trial, not emulated)
     except (ImageError, GitError, DockerError) as error:
         broken = [str(error)]

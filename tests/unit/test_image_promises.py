@@ -1,5 +1,7 @@
 """The pure parts of `make image`."""
 
+import re
+
 import pytest
 
 from infra import images
@@ -59,3 +61,21 @@ def test_a_private_index_and_a_network_of_the_machine_reach_the_build(
     monkeypatch.setenv("TRAINYARD_BUILD_NETWORK", "host")
     monkeypatch.setenv("PIP_INDEX_URL", "https://me:word@index.example/simple")
     assert images.machine_options() == ["--network=host", "--secret=id=index,env=PIP_INDEX_URL"]
+
+
+@pytest.mark.parametrize("chosen", [None, ""])
+def test_images_start_from_the_pinned_base_unless_a_machine_has_another(
+    chosen: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINYARD_BASE_IMAGE", "python:of-mine")
+    assert images.base_image() == "python:of-mine"
+    monkeypatch.delenv("TRAINYARD_BASE_IMAGE")
+    if chosen is not None:
+        monkeypatch.setenv("TRAINYARD_BASE_IMAGE", chosen)
+    assert re.fullmatch(r"python:[\w.-]+@sha256:[0-9a-f]{64}", images.base_image())
+
+
+def test_images_of_another_architecture_have_names_of_their_own() -> None:
+    commit = Commit("", REVISION, 0)
+    assert images.local_name("flow", commit, "x86_64") == "trainyard-flow:0123456789ab"
+    assert images.local_name("flow", commit, "arm64") == "trainyard-flow:0123456789ab-arm64"
