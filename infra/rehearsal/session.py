@@ -14,7 +14,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import yaml
 
 from infra.docker import DockerError, client, docker
 from infra.git import ROOT
-from infra.images import index_options
+from infra.images import base_image, index_options
 from infra.outputs import WEBHOOK
 from infra.settings import config_of
 
@@ -63,7 +63,7 @@ class Session:
 
     home: Path
     port: int = 4566
-    base: str = os.environ.get("TRAINYARD_BASE_IMAGE", "python:3.12-slim-bookworm")
+    base: str = field(default_factory=base_image)
 
     # --- the emulator -----------------------------------------------------------------------------
     def start(self) -> None:
