@@ -3,6 +3,8 @@
 `python -m infra.prefect_worker worker start ...`, as `prefect worker start ...`. Its observer asks
 only of which run a message is. One that comes late (the queue delivers it twice, or the worker or
 the API was away) would crash the run's new start, whose task lives on beside the next one.
+
+Where the API is away it waits, too: a message that isn't handled comes again after five minutes.
 """
 
 import functools
@@ -11,10 +13,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging import get_logger
 from prefect_aws.observers.ecs import ecs_observer
+from tenacity import retry, retry_if_exception_type, wait_fixed
 
 # Prefect's clock and ECS's are two; a start is longer apart from the one before.
 CLOCKS = timedelta(seconds=5)
@@ -33,6 +37,7 @@ def replaced(created: datetime, states: Sequence[State]) -> bool:
 def of_current_tasks(handler: Any) -> Any:
     """A handler of the observer's that doesn't hear of tasks that are replaced."""
 
+    @retry(retry=retry_if_exception_type(httpx.TransportError), wait=wait_fixed(2))
     @functools.wraps(handler)
     async def heard(event: dict[str, Any], tags: dict[str, str]) -> None:
         run, task = tags["prefect.io/flow-run-id"], event["detail"]

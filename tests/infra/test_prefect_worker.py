@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import AwaitingRetry, Crashed, Pending, Running
 
+import infra.prefect_worker
 from infra.prefect_worker import ecs_observer, replaced
 
 HOUR = timedelta(hours=1)
@@ -48,7 +50,7 @@ def hear(run: FlowRun, status: str, created: datetime) -> None:
         for handler, filters in ecs_observer.event_handlers["task"]:
             matches = filters["last_status"].is_match(status)  # type: ignore[arg-type]
             if matches and filters["tags"].is_match(tags):
-                await handler(event, tags)  # type: ignore[misc]
+                await ecs_observer._run_handler(handler, event, tags)
 
     asyncio.run(handle())
 
@@ -92,6 +94,23 @@ def test_a_task_is_a_runs_own_if_the_run_was_claimed_before_it() -> None:
     # a flow's own retries go on in its task
     again = [*at_work, retried, Running(timestamp=NOON + HOUR, name="Retrying")]
     assert not replaced(NOON + timedelta(minutes=1), again)
+
+
+def test_what_is_told_while_the_api_is_away_is_handled_when_it_is_back(
+    client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_in(client, Pending(), Running())
+    refused = [httpx.ConnectError("refused")]
+
+    def away_at_first() -> Any:
+        if refused:
+            raise refused.pop()
+        return get_client()
+
+    monkeypatch.setattr(infra.prefect_worker, "get_client", away_at_first)
+    hear(run, "STOPPED", created=datetime.now(UTC))
+    assert not refused
+    assert state_of(client, run) == "Crashed"
 
 
 def test_a_run_that_is_not_there_is_nobodys() -> None:
