@@ -68,6 +68,8 @@ def _ecs(pool: EcsWorkPool, stack: str, environment: dict[str, str]) -> dict[str
         "AWS_DEFAULT_REGION": pool.region,
         "HOME": "/tmp",  # noqa: S108 (the one folder that it may write)
         "PREFECT_HOME": "/tmp/prefect",  # noqa: S108
+        # 2 + 4 + ... + 128 s, so that runs wait for a server that is replaced; 5 are Prefect's own.
+        "PREFECT_CLIENT_MAX_RETRIES": "7",
         # A run on Spot capacity is told two minutes ahead: it stops, and starts again elsewhere.
         "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",
         **environment,
