@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from prefect.client.schemas.sorting import LogSort
 from prefect.states import Cancelled
 from rich.console import Console
 
+from infra.automations import SETTLE, SILENCE
 from infra.docker import docker
 from infra.git import ROOT
 from infra.register import register_automations
@@ -131,6 +132,12 @@ class Scene:
         return [task for each in family for task in self.rehearsal.task_runs(self.client, each)]
 
     # --- what must hold ---------------------------------------------------------------------------
+    def check_starts(self, run: FlowRun, starts: int = 1) -> None:
+        """So often a worker took a run, to start a task for it."""
+        found = len(self.states(run, "Pending"))
+        if found != starts:
+            raise RehearsalError(f"{run.name} was taken {found} times: {self.path(run)}")
+
     def check_work(self, run: FlowRun) -> str:
         """What a run has finished once it didn't do again."""
         ended = [(task.name, task.state) for task in self.tasks(run) if task.state]
@@ -174,12 +181,14 @@ class Scene:
 
     # --- machines ---------------------------------------------------------------------------------
     def container(self, task_arn: str) -> str:
-        """The container of a task."""
+        """The container of a task, which ECS may be about to start."""
         label = f"label=com.amazonaws.ecs.task-arn={task_arn}"
-        found = docker("ps", "-q", "-f", label).stdout.split()
-        if len(found) != 1:
-            raise RehearsalError(f"{len(found)} containers run for {task_arn}")
-        return found[0]
+        for _ in range(20):
+            found = docker("ps", "-q", "-f", label).stdout.split()
+            if len(found) == 1:
+                return found[0]
+            time.sleep(0.5)
+        raise RehearsalError(f"{len(found)} containers run for {task_arn}")
 
     def task_arn(self, run: FlowRun) -> str:
         """The task that runs a run."""
@@ -209,7 +218,24 @@ class Scene:
         try:
             yield
         finally:
-            list(register_automations(self.client, pool))
+            with self.rehearsal.prefect() as client:  # by now its server may be another
+                list(register_automations(client, pool))
+
+    @contextmanager
+    def without(self, service: str) -> Iterator[None]:
+        """Nothing of a service runs for a while; then it starts anew."""
+        ecs, cluster = (
+            self.rehearsal.root.client("ecs"),
+            pool_of(self.rehearsal.outputs).cluster_arn,
+        )
+        name = self.rehearsal.made["services"][service]
+        self.kill(self.service(service))
+        ecs.update_service(cluster=cluster, service=name, desiredCount=0)
+        try:
+            yield
+        finally:
+            ecs.update_service(cluster=cluster, service=name, desiredCount=1)
+            self.healthy(service)
 
     def kill_flow(self, run: FlowRun) -> datetime:
         """Kill a run's container in the middle of its search; gives the moment."""
@@ -277,7 +303,7 @@ def worker_killed(scene: Scene) -> str:
     queued, client = 10, scene.client
     store = scene.rehearsal.outputs.artifact_store
     workspaces = [f"runs/drill-{uuid4().hex}" for _ in range(queued)]
-    with preparation(client) as deployment:
+    with preparation(scene.rehearsal) as deployment:
         runs = [
             client.create_flow_run_from_deployment(
                 deployment, parameters={"store": store, "workspace": f"{store}/{workspace}"}
@@ -292,9 +318,8 @@ def worker_killed(scene: Scene) -> str:
         for run in runs:
             scene.completed(run)
     scene.healthy("worker")
-    starts = Counter(client.read_flow_run(run.id).run_count for run in runs)
-    if starts != {1: queued}:
-        raise RehearsalError(f"starts of the runs: {dict(starts)}")
+    for run in runs:
+        scene.check_starts(run)
     if (at_once := most_at_once([_ran(scene, run) for run in runs])) != 1:
         raise RehearsalError(f"{at_once} runs ran at once, against a limit of one")
     files = {len(scene.rehearsal.keys(f"flows/{workspace}/features/")) for workspace in workspaces}
@@ -318,10 +343,12 @@ def worker_killed_with_a_run(scene: Scene) -> str:
         done = scene.completed(run)
     if done.run_count != 1:
         raise RehearsalError(f"it was started {done.run_count} times")
+    if "Not started after" not in (crashed.message or ""):
+        raise RehearsalError(f"another reason than its wait: {crashed.message}")
     return (
         f"{seconds(claimed.timestamp, crashed)} (with {wait} s to find a machine and 10 s to"
-        f" settle, not the stack's 600 s and 60 s): “{crashed.message}”; then Completed, started"
-        f" once; {scene.check_model(run)}"
+        f" settle, not the stack's 600 s and {SETTLE:.0f} s): “{crashed.message}”; then Completed,"
+        f" started once; {scene.check_model(run)}"
     )
 
 
@@ -372,7 +399,7 @@ def out_of_memory(scene: Scene) -> str:
         crashed = given_up(scene, run, starts=3)
     if "memory" not in crashed:
         raise RehearsalError(f"the message doesn't speak of memory: {crashed}")
-    return f"{crashed} (with 10 s between starts, not the stack's 60 s)"
+    return f"{crashed} (with 10 s between starts, not the stack's {SETTLE:.0f} s)"
 
 
 def store_unavailable(scene: Scene) -> str:
@@ -388,6 +415,29 @@ def mlflow_unavailable(scene: Scene) -> str:
 def prefect_unavailable(scene: Scene) -> str:
     """Prefect's API unavailable for 30 s."""
     return outage(scene, scene.service("prefect"))
+
+
+def prefect_replaced(scene: Scene) -> str:
+    """Prefect's server replaced while a run is at work, and another's machine still starts."""
+    silence = 40  # the run at work seems dead before the next server is there
+    with scene.automations(silence=silence), deployed(scene.rehearsal, concurrency_limit=1) as one:
+        run = scene.start()
+        scene.wait_for_task(run)
+        starting = replace(scene, deployment=one).start()
+        scene.rehearsal.wait_for(scene.client, starting, lambda run: bool(run.infrastructure_pid))
+        with (
+            scene.paused(scene.container(scene.task_arn(starting))),
+            scene.without("prefect"),
+        ):
+            time.sleep(OUTAGE)
+        with scene.rehearsal.prefect() as client:
+            scene = replace(scene, client=client)
+            for each in (run, starting):
+                scene.completed(each)
+                scene.check_starts(each)
+            work, model = scene.check_work(run), scene.check_model(run)
+            paths = f"{scene.path(run)}; the other one: {scene.path(starting)}"
+    return f"{paths} (a run is silent after {silence} s, not {SILENCE:.0f} s); {work}; {model}"
 
 
 def key_wrong(scene: Scene) -> str:
@@ -420,8 +470,8 @@ def observer_deaf(scene: Scene) -> str:
         crashed = scene.wait_for_state(run, "Crashed", minutes=4)
     finally:
         events.enable_rule(Name=rule)
-    found = seconds(killed, crashed, 180)
-    again = seconds(killed, scene.wait_for_state(run, "Running", times=2))
+    found = seconds(killed, crashed)
+    again = seconds(killed, scene.wait_for_state(run, "Running", times=2), 180)
     scene.completed(run)
     work, model = scene.check_work(run), scene.check_model(run)
     return f"{found}: “{crashed.message}”, {again}; {work}; {model}"
@@ -441,6 +491,7 @@ DRILLS: dict[str, Drill] = {
         store_unavailable,
         mlflow_unavailable,
         prefect_unavailable,
+        prefect_replaced,
         key_wrong,
         observer_deaf,
     )
@@ -455,38 +506,46 @@ WAVES = (
     ("worker-killed-with-a-run",),
     ("store-unavailable",),
     ("prefect-unavailable",),
+    ("prefect-replaced",),
 )
 
 
 # --- parts of drills ------------------------------------------------------------------------------
 @contextmanager
-def deployed(client: SyncPrefectClient, **changes: Any) -> Iterator[UUID]:
-    """A deployment as the training's, with changes; without them, many of its runs at a time."""
+def deployed(rehearsal: Rehearsal, flow: str = "", **changes: Any) -> Iterator[UUID]:
+    """A deployment as the training's, or of another flow, with changes; without them, many of its
+    runs at a time.
+    """
+    with rehearsal.prefect() as client:
+        made = _deploy(client, flow, changes)
+    try:
+        yield made
+    finally:
+        with rehearsal.prefect() as client:  # by now its server may be another
+            client.delete_deployment(made)
+
+
+def _deploy(client: SyncPrefectClient, flow: str, changes: dict[str, Any]) -> UUID:
     training = client.read_deployment_by_name(DEPLOYMENT)
     kept = (
         *("work_pool_name", "job_variables", "pull_steps", "tags"),
         *("entrypoint", "parameters", "concurrency_options"),
     )
-    settings = {name: getattr(training, name) for name in kept}
-    made = client.create_deployment(
-        changes.pop("flow_id", training.flow_id),
+    return client.create_deployment(
+        client.create_flow_from_name(flow) if flow else training.flow_id,
         name=f"drill-{uuid4().hex[:8]}",
-        **{**settings, **changes},
+        **{name: getattr(training, name) for name in kept} | changes,
     )
-    try:
-        yield made
-    finally:
-        client.delete_deployment(made)
 
 
-def preparation(client: SyncPrefectClient) -> AbstractContextManager[UUID]:
+def preparation(rehearsal: Rehearsal) -> AbstractContextManager[UUID]:
     """The training's first part alone, one run at a time.
 
     Ten whole trainings, one after the other, would show the same in four times the time.
     """
     return deployed(
-        client,
-        flow_id=client.create_flow_from_name("preprocess"),
+        rehearsal,
+        flow="preprocess",
         entrypoint="flows/taxi/train.py:preprocess",
         parameters={"data": "synthetic", "months": ["2023-01", "2023-02"], "max_bad_share": 0.2},
         concurrency_limit=1,
@@ -499,9 +558,11 @@ def outage(scene: Scene, container: str) -> str:
     scene.wait_for_task(run)
     with scene.paused(container):
         time.sleep(OUTAGE)
-    done = scene.completed(run)
-    work, model = scene.check_work(run), scene.check_model(run)
-    return f"Completed after {done.run_count} start(s); {work}; {model}"
+    scene.completed(run)
+    if scene.states(run, "Crashed"):
+        raise RehearsalError(f"it crashed: {scene.path(run)}")
+    scene.check_starts(run)
+    return f"Completed, started once; {scene.check_work(run)}; {scene.check_model(run)}"
 
 
 def given_up(scene: Scene, run: FlowRun, starts: int) -> str:
@@ -586,11 +647,11 @@ def run_drill(rehearsal: Rehearsal, name: str, harm_done: Event) -> Result:
     """
     drill, started = DRILLS[name], time.monotonic()
     try:
-        with rehearsal.prefect() as client, deployed(client) as deployment:
+        with rehearsal.prefect() as client, deployed(rehearsal) as deployment:
             try:
                 observed = drill(Scene(rehearsal, client, deployment, harm_done))
             except Exception:
-                end_runs(rehearsal, client, deployment)
+                end_runs(rehearsal, deployment)
                 raise
     finally:
         harm_done.set()
@@ -615,29 +676,32 @@ def run_wave(
         say(f"✓ {name:<28} {result.seconds:6.0f} s  {result.observed}")
         return result
 
-    with ThreadPoolExecutor(len(names)) as pool:
-        begun = []
+    pool, begun = ThreadPoolExecutor(len(names)), []
+    try:
         for name in names:
             harm_done = Event()
             begun.append(pool.submit(run, name, harm_done))
             harm_done.wait()
         ended = [each.result() for each in begun]
+    finally:
+        pool.shutdown(wait=False)  # Ctrl-C ends the emulator, and so the drills
     if broken := [each for each in ended if isinstance(each, str)]:
         raise RehearsalError("\n".join(broken))
     return [each for each in ended if isinstance(each, Result)]
 
 
-def end_runs(rehearsal: Rehearsal, client: SyncPrefectClient, deployment: UUID) -> None:
+def end_runs(rehearsal: Rehearsal, deployment: UUID) -> None:
     """End what a failed drill has left running."""
     unfinished = {"not_any_": ["COMPLETED", "CRASHED", "FAILED", "CANCELLED"]}
     wanted = FlowRunFilter.model_validate(
         {"state": {"type": unfinished}, "deployment_id": {"any_": [deployment]}}
     )
     ecs, cluster = rehearsal.root.client("ecs"), pool_of(rehearsal.outputs).cluster_arn
-    for run in client.read_flow_runs(flow_run_filter=wanted):
-        client.set_flow_run_state(run.id, Cancelled(message="Its drill failed."), force=True)
-        if run.infrastructure_pid:
-            ecs.stop_task(cluster=cluster, task=run.infrastructure_pid.split("::")[-1])
+    with rehearsal.prefect() as client:
+        for run in client.read_flow_runs(flow_run_filter=wanted):
+            client.set_flow_run_state(run.id, Cancelled(message="Its drill failed."), force=True)
+            if run.infrastructure_pid:
+                ecs.stop_task(cluster=cluster, task=run.infrastructure_pid.split("::")[-1])
 
 
 def drill_all(waves: Sequence[Sequence[str]], rehearsal: Rehearsal, console: Console) -> None:
