@@ -482,7 +482,8 @@ def reported(console: Console, log: Path | None = None) -> Iterator[None]:
         lines = log.read_text().splitlines()[-LAST_LINES:] if log else []
         if lines:
             lines = [*lines, f"(the last lines of {log})"]
-        console.print("\n".join([*lines, str(error)]), markup=False, highlight=False)
+        text = "\n".join([*lines, str(error)])
+        console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def main() -> int:
