@@ -479,9 +479,11 @@ def reported(console: Console, log: Path | None = None) -> Iterator[None]:
         ClientError,
         httpx.HTTPError,
     ) as error:
-        lines = log.read_text().splitlines()[-LAST_LINES:] if log else []
+        # Where pulumi or a task failed, they have said why there.
+        said_there = log if isinstance(error, stacks.StackError) else None
+        lines = said_there.read_text().splitlines()[-LAST_LINES:] if said_there else []
         if lines:
-            lines = [*lines, f"(the last lines of {log})"]
+            lines = [*lines, f"(the last lines of {said_there})"]
         text = "\n".join([*lines, str(error)])
         console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 

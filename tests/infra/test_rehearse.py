@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from infra.rehearsal import cloud, rehearse, session
 from infra.rehearsal.rehearse import Rehearsal, check_unchanged, perform
 from infra.rehearsal.session import RehearsalError, Session
 from infra.settings import Settings, as_texts, parse
-from infra.stacks import Pulumi
+from infra.stacks import Pulumi, StackError
 
 REASON = "[urn=urn:pulumi:rehearsal::trainyard] no module in [/venv/bin]"
 
@@ -54,18 +55,27 @@ def test_the_reason_is_told_as_it_is_and_the_emulator_ends(
     assert ended == [tmp_path / ".trainyard/rehearsal"]
 
 
-def test_the_logs_last_lines_stand_above_the_reason(
+def test_where_pulumi_or_a_task_failed_the_logs_last_lines_stand_above_the_reason(
     ended: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail_at_length(rehearsal: Rehearsal, console: Console) -> None:
-        print(*[f"line {n}" for n in range(100)], sep="\n")
-        fail(rehearsal, console)
+    def fail_at_length(reason: Exception) -> Callable[..., None]:
+        def act(*_: object) -> None:
+            print(*[f"line {n}" for n in range(100)], sep="\n")
+            raise reason
 
-    assert perform("rehearse", "self-hosted", fail_at_length, keep=False) == 1
+        return act
+
+    act = fail_at_length(StackError("its last lines are above"))
+    assert perform("rehearse", "self-hosted", act, keep=False) == 1
     said = capsys.readouterr().out
     assert "line 74\n" not in said
-    shown = [said.index(each) for each in ("line 75\n", "line 99\n", "rehearse.log", REASON)]
+    parts = ("line 75\n", "line 99\n", "rehearse.log", "its last lines are above")
+    shown = [said.index(each) for each in parts]
     assert shown == sorted(shown)
+    # a promise that is broken says why itself
+    act = fail_at_length(RehearsalError(REASON))
+    assert perform("rehearse", "self-hosted", act, keep=False) == 1
+    assert "line 99" not in capsys.readouterr().out
 
 
 def test_what_keeps_the_emulator_from_ending_is_told_too(
