@@ -30,6 +30,7 @@ from prefect.settings import (
     temporary_settings,
 )
 from rich.console import Console
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from infra import images, stacks
 from infra.docker import DockerError
@@ -326,8 +327,14 @@ def check_services(rehearsal: Rehearsal) -> str:
     """What `make doctor` asks of Prefect and MLflow; and MLflow's version, by its password."""
     outputs = rehearsal.pulumi.outputs()
     stacks.run_deployer(rehearsal.pulumi, outputs, rehearsal.connect(outputs), "--doctor")
-    version = rehearsal.mlflow("/version")
-    version.raise_for_status()
+    # On a machine that stood still for a minute, ECS replaces what it took for unhealthy.
+    patiently = Retrying(
+        retry=retry_if_exception_type(httpx.ConnectError),
+        wait=wait_fixed(1),
+        stop=stop_after_delay(120),
+        reraise=True,
+    )
+    version = patiently(rehearsal.mlflow, "/version").raise_for_status()
     pool = rehearsal.outputs.work_pool.name
     return f"worker online, MLflow {version.text}, pool {pool} as registered"
 
