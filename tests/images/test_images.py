@@ -91,7 +91,8 @@ def test_a_changed_flow_leaves_the_servers_image_alone(built: dict[str, Built]) 
 def test_there_are_no_tests_and_no_caches(built: dict[str, Built], image: str) -> None:
     # /tmp by its name: it is a volume, into which Docker copies what the image has there.
     script = (
-        "find / /tmp -xdev -type d -name tests -path '/venv/*' -o -path '*/.cache/*' "
+        "find / /tmp -xdev -type d -name 'test' -path '/venv/*' -o -path '*/.cache/*' "
+        "-o -type d -name 'tests' -path '/venv/*' "
         "-o -path '/tmp/*' -o -path '/var/cache/uv*' -o -path '/var/cache/pip*'"
     )
     # Its own user can't look into /root.
