@@ -18,7 +18,7 @@ from infra.drift import look
 from infra.outputs import StackOutputs
 from infra.rehearsal.drills import WAVES, run_wave
 from infra.rehearsal.rehearse import Rehearsal, check_rights, check_services, train
-from infra.rehearsal.session import Session
+from infra.rehearsal.session import CONTAINER, Session
 from infra.release import Steps, release, rollback
 from infra.releases import Images, Release
 from infra.stacks import StackError
@@ -92,6 +92,14 @@ def test_a_new_stack_comes_up_in_order(rehearsed: Rehearsed) -> None:
     for service in outputs["services"].values():
         answer = ecs.describe_services(cluster=outputs["tasks"]["cluster"], services=[service])
         assert [s["runningCount"] for s in answer["services"]] == [1], service
+
+
+def test_it_is_reached_from_this_machine_only(rehearsed: Rehearsed) -> None:
+    names = [CONTAINER, *rehearsed.rehearsal.session.containers(running=True)]
+    published = docker("inspect", "--format", "{{json .NetworkSettings.Ports}}", *names).stdout
+    ports = [json.loads(line) for line in published.splitlines()]
+    bound = [each for found in ports for bindings in found.values() for each in bindings or []]
+    assert {each["HostIp"] for each in bound} == {"127.0.0.1"}
 
 
 def test_the_parameter_holds_the_outputs(rehearsed: Rehearsed) -> None:

@@ -13,6 +13,7 @@
   started with tags (MiniStack asks for the cluster, and never for PassRole).
 - iam:PermissionsBoundary is known of the calls that make, change and bound roles.
 - What a role was allowed or denied for the first time stands in the emulator's log, as "decided {...}".
+- A database is published on this machine's loopback only, not on all of its addresses.
 - Requests count as made by TLS, and budgets are authorized by the actions that AWS has for them.
 - Calls for a log stream are authorized on it, and not on its group.
 - Parameters by path, database groups, budgets, alarms, dashboards and rules are authorized by their names.
@@ -37,7 +38,7 @@ from docker.models.containers import Container
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import ecs, eventbridge, iam, imds, servicediscovery, sts
+from ministack.services import ecs, eventbridge, iam, imds, rds, servicediscovery, sts
 
 ECS_STOP_TIMEOUT_SECONDS = (
     30  # what ECS waits between SIGTERM and SIGKILL unless a container says otherwise
@@ -486,6 +487,12 @@ async def once(scope, receive, send, _original=app.app):
             del ANSWERS[next(iter(ANSWERS))]
 
 
+# databases --------------------------------------------------------------------------------------------------------
+def run_database(docker_client, engine, kwargs, *rest, _original=rds._run_rds_container, **more):
+    kwargs["ports"] = {inside: ("127.0.0.1", port) for inside, port in kwargs["ports"].items()}
+    return _original(docker_client, engine, kwargs, *rest, **more)
+
+
 # events -----------------------------------------------------------------------------------------------------------
 def announce(task):
     detail = {k: v for k, v in task.items() if not k.startswith("_") and v not in ("", None)}
@@ -523,6 +530,7 @@ def main():
     ecs._run_docker_container = run_container
     ecs._maybe_mark_stopped, ecs._record_service_task_healthy = look, healthy
     ecs._mark_task_stopped, ecs._dispatch_action = mark_stopped, dispatch
+    rds._run_rds_container = run_database
     ecs._ACTION_MAP["DescribeTaskDefinition"] = describe_task_definition
     for name in (
         "_mark_task_pending",
