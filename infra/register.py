@@ -146,7 +146,8 @@ def register_automations(
         if each.name in owned:  # made by two registers at once
             client.delete_automation(each.id)
             yield Change("automation", each.name, "removed")
-        owned.setdefault(each.name, each)
+        else:
+            owned[each.name] = each
     notifications = _document(client, NOTIFICATIONS)
     for wanted in automations(work_pool, notifications.id if notifications else None, **times):
         existing = owned.pop(wanted.name, None)

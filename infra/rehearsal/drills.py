@@ -132,10 +132,9 @@ class Scene:
         return [task for each in family for task in self.rehearsal.task_runs(self.client, each)]
 
     # --- what must hold ---------------------------------------------------------------------------
-    def check_starts(self, run: FlowRun, starts: int = 1) -> None:
-        """So often a worker took a run, to start a task for it."""
-        found = len(self.states(run, "Pending"))
-        if found != starts:
+    def check_taken_once(self, run: FlowRun) -> None:
+        """A worker took a run once, to start a task for it."""
+        if (found := len(self.states(run, "Pending"))) != 1:
             raise RehearsalError(f"{run.name} was taken {found} times: {self.path(run)}")
 
     def check_work(self, run: FlowRun) -> str:
@@ -224,10 +223,8 @@ class Scene:
     @contextmanager
     def without(self, service: str) -> Iterator[None]:
         """Nothing of a service runs for a while; then it starts anew."""
-        ecs, cluster = (
-            self.rehearsal.root.client("ecs"),
-            pool_of(self.rehearsal.outputs).cluster_arn,
-        )
+        ecs = self.rehearsal.root.client("ecs")
+        cluster = pool_of(self.rehearsal.outputs).cluster_arn
         name = self.rehearsal.made["services"][service]
         self.kill(self.service(service))
         ecs.update_service(cluster=cluster, service=name, desiredCount=0)
@@ -318,8 +315,11 @@ def worker_killed(scene: Scene) -> str:
         for run in runs:
             scene.completed(run)
     scene.healthy("worker")
+    starts = Counter(client.read_flow_run(run.id).run_count for run in runs)
+    if starts != {1: queued}:
+        raise RehearsalError(f"starts of the runs: {dict(starts)}")
     for run in runs:
-        scene.check_starts(run)
+        scene.check_taken_once(run)
     if (at_once := most_at_once([_ran(scene, run) for run in runs])) != 1:
         raise RehearsalError(f"{at_once} runs ran at once, against a limit of one")
     files = {len(scene.rehearsal.keys(f"flows/{workspace}/features/")) for workspace in workspaces}
@@ -419,7 +419,7 @@ def prefect_unavailable(scene: Scene) -> str:
 
 def prefect_replaced(scene: Scene) -> str:
     """Prefect's server replaced while a run is at work, and another's machine still starts."""
-    silence = 40  # the run at work seems dead before the next server is there
+    silence = 40  # so the run at work may seem dead by the time the next server is there
     with scene.automations(silence=silence), deployed(scene.rehearsal, concurrency_limit=1) as one:
         run = scene.start()
         scene.wait_for_task(run)
@@ -434,7 +434,7 @@ def prefect_replaced(scene: Scene) -> str:
             scene = replace(scene, client=client)
             for each in (run, starting):
                 scene.completed(each)
-                scene.check_starts(each)
+                scene.check_taken_once(each)
             work, model = scene.check_work(run), scene.check_model(run)
             paths = f"{scene.path(run)}; the other one: {scene.path(starting)}"
     return f"{paths} (a run is silent after {silence} s, not {SILENCE:.0f} s); {work}; {model}"
@@ -561,7 +561,7 @@ def outage(scene: Scene, container: str) -> str:
     scene.completed(run)
     if scene.states(run, "Crashed"):
         raise RehearsalError(f"it crashed: {scene.path(run)}")
-    scene.check_starts(run)
+    scene.check_taken_once(run)
     return f"Completed, started once; {scene.check_work(run)}; {scene.check_model(run)}"
 
 
