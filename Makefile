@@ -20,89 +20,91 @@ export PYTHONPATH := $(CURDIR)
 # What checks workflows and history is written in Go: built where there is Go, and its tests skip elsewhere.
 GO_TOOLS := $(if $(shell command -v go),.go/.built)
 
-# Without STACK= a command is about this laptop.
-ifdef STACK
-STACK_MODULE := infra.stacks
-ON_AWS := .venv-infra/.infra
-else
-STACK_MODULE := infra.laptop
-endif
+TRAINYARD := $(PY) -m trainyard
+# A stack on AWS takes the Pulumi program's environment too.
+ON_AWS := $(if $(STACK),.venv-infra/.infra)
 
 ## Run it
 .PHONY: demo up down status deploy
 demo: .venv/.laptop ## train a model end to end: stack up, one deployment run, a summary, down (KEEP=1 leaves it up; DATA= TRAIN= VALID= TRIALS=)
-	@$(PY) -m infra.laptop demo $(if $(KEEP),--keep) $(if $(DATA),--data "$(DATA)") $(if $(TRAIN),--train $(TRAIN)) $(if $(VALID),--valid $(VALID)) $(if $(TRIALS),--trials $(TRIALS))
+	@$(TRAINYARD) demo $(if $(KEEP),--keep) $(if $(DATA),--data "$(DATA)") $(if $(TRAIN),--train $(TRAIN)) $(if $(VALID),--valid $(VALID)) $(if $(TRIALS),--trials $(TRIALS))
 
 up: .venv/.laptop $(ON_AWS) ## start the laptop stack: Prefect, MLflow, the artifact folder, a worker (STACK= a stack on AWS)
-	@$(PY) -m $(STACK_MODULE) up $(STACK)
+	@$(TRAINYARD) up $(STACK)
 
 down: .venv/.laptop $(ON_AWS) ## stop what `make up` started (STACK= destroys that stack)
-	@$(PY) -m $(STACK_MODULE) down $(STACK)
+	@$(TRAINYARD) down $(STACK)
 
 status: .venv/.laptop $(ON_AWS) ## what runs, and where to look (STACK=)
-	@$(PY) -m $(STACK_MODULE) status $(STACK)
+	@$(TRAINYARD) status $(STACK)
 
 deploy: .venv/.laptop $(ON_AWS) ## register the stack with Prefect, then `prefect deploy --all` (STACK=)
-	@$(PY) -m $(STACK_MODULE) deploy $(STACK)
+	@$(TRAINYARD) deploy $(STACK)
 
 ## Run it on AWS
 .PHONY: image publish release rollback smoke bootstrap preview drift doctor cost ui rehearse drills
-image: .venv/.laptop ## the images of flows, worker and MLflow: built, weighed, tried (CPU=arm64; needs Docker)
-	@$(PY) -m infra.images $(if $(CPU),--cpu $(CPU))
+image: .venv/.laptop ## build, measure and smoke-test the images of flows, worker and MLflow (CPU=arm64; needs Docker)
+	@$(TRAINYARD) image $(if $(CPU),--cpu $(CPU))
 
 publish: .venv/.laptop ## the commit's images into the account's registry, each built once; writes .trainyard/release.json (CPU=arm64; needs Docker)
-	@$(PY) -m infra.publish $(if $(CPU),--cpu $(CPU))
+	@$(TRAINYARD) publish $(if $(CPU),--cpu $(CPU))
 
 bootstrap: .venv/.laptop .venv-infra/.infra ## once an AWS account: Pulumi's state, the account's stack (STACK= adds an environment, REPO=owner/name GitHub, and without gh OWNER_ID= REPOSITORY_ID=)
-	@$(PY) -m infra.bootstrap $(if $(STACK),--stack $(STACK)) $(if $(REPO),--repository $(REPO)) $(if $(OWNER_ID),--owner-id $(OWNER_ID)) $(if $(REPOSITORY_ID),--repository-id $(REPOSITORY_ID))
+	@$(TRAINYARD) bootstrap $(if $(STACK),--stack $(STACK)) $(if $(REPO),--repository $(REPO)) $(if $(OWNER_ID),--owner-id $(OWNER_ID)) $(if $(REPOSITORY_ID),--repository-id $(REPOSITORY_ID))
 
 preview: .venv/.laptop .venv-infra/.infra .venv-policy/.policy ## what an up would change, and which rules it breaks (STACK=; with BASE=origin/main a pull request's comment)
-	@$(PY) -m $(if $(BASE),infra.changes,infra.stacks preview) $(STACK) $(if $(BASE),--base $(BASE))
+	@$(TRAINYARD) preview $(STACK) $(if $(BASE),--base $(BASE))
 
 release: .venv/.laptop .venv-infra/.infra ## bring what `make publish` pushed to a stack: up, deployments, a smoke run (STACK=)
-	@$(PY) -m infra.release release $(STACK)
+	@$(TRAINYARD) release $(STACK)
 
 rollback: .venv/.laptop .venv-infra/.infra ## the same with the release that completed there before (STACK=)
-	@$(PY) -m infra.release rollback $(STACK)
+	@$(TRAINYARD) rollback $(STACK)
 
 smoke: .venv/.laptop .venv-infra/.infra ## run the smoke deployment of a stack, and wait for its end (STACK=)
-	@$(PY) -m infra.release smoke $(STACK)
+	@$(TRAINYARD) smoke $(STACK)
 
 drift: .venv/.laptop .venv-infra/.infra ## what was changed in AWS by hand (STACK=; ISSUE=1 keeps an issue of it on GitHub)
-	@$(PY) -m infra.drift $(STACK) $(if $(ISSUE),--issue)
+	@$(TRAINYARD) drift $(STACK) $(if $(ISSUE),--issue)
 
 doctor: .venv/.laptop ## what is wrong here, and what to do (STACK= with that stack, its AWS account and its services)
-	@$(PY) -m infra.doctor $(STACK)
+	@$(TRAINYARD) doctor $(STACK)
 
 cost: .venv-infra/.infra ## dollars a month while nothing trains, by profile and component (STACK= of that stack)
-	@.venv-infra/bin/python -W ignore -m infra.cost $(STACK)
+	@.venv-infra/bin/python -W ignore -m infra.estimate.cost $(STACK)
 
 ui: .venv/.laptop ## open a stack's private pages, MLflow and Prefect, through a tunnel (STACK=)
-	@$(PY) -m infra.stacks ui $(STACK)
+	@$(TRAINYARD) ui $(STACK)
 
-rehearse: .venv/.laptop .venv-infra/.infra ## the whole cloud path on an emulator, from nothing to a trained model and back (PREFECT=cloud or KEEP=1; ends a rehearsal that is up; Linux, Docker)
-	@$(PY) -m infra.rehearsal.rehearse $(if $(PREFECT),--prefect $(PREFECT)) $(if $(KEEP),--keep)
+rehearse: .venv/.laptop .venv-infra/.infra ## the whole cloud path on an emulator, from nothing to a trained model and back (PREFECT=cloud; KEEP=1 leaves the stack up; ends a rehearsal that is up; Linux, Docker)
+	@$(TRAINYARD) rehearse $(if $(PREFECT),--prefect $(PREFECT)) $(if $(KEEP),--keep)
 
-drills: .venv/.laptop .venv-infra/.infra ## what fails in production, made to fail on that stack; writes docs/reliability.md (ONLY=name KEEP=1)
-	@$(PY) -m infra.rehearsal.drills $(if $(KEEP),--keep) $(if $(ONLY),--only $(ONLY))
+drills: .venv/.laptop .venv-infra/.infra ## what fails in production, made to fail on that stack; writes docs/reliability.md (ONLY=name or today, CI's third; KEEP=1)
+	@$(TRAINYARD) drills $(if $(KEEP),--keep) $(if $(ONLY),--only $(ONLY))
 
 ## Check it
 .PHONY: check test lint types bench
-check: lint types .venv/.dev ## lint, types and the fast tests: before each commit, under 90 s
-	@$(PY) -m pytest -q tests/unit
+check: lint types .venv/.dev ## lint, types and the unit tests: before each commit, under 90 s
+	@$(PY) -m pytest -q -m unit $(BESIDE)
 
-test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra .venv-policy/.policy .venv-checkov/.checkov $(GO_TOOLS) ## every test tier that this machine can run (TESTS=tests/infra one of them)
-	@$(PY) -m pytest $(TESTS)
+# Tests by what they need (pyproject.toml). Those of an emulator take turns on the one that a
+# machine has; the others run beside each other.
+TIERS ?= unit server $(if $(ALL),docker audit emulator pulumi)
+BESIDE := -n 2 --dist loadgroup
+tiers = $(subst $() , or ,$(strip $(filter $(1),$(TIERS))))
+test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra $(if $(filter pulumi,$(TIERS)),.venv-policy/.policy) $(if $(filter audit,$(TIERS)),.venv-checkov/.checkov) $(GO_TOOLS) ## what needs no Docker and no pulumi, in 8 minutes (ALL=1 every tier that this machine can run, TIERS="docker audit" some, TESTS=tests/infra a folder)
+	@$(if $(call tiers,unit server docker audit),$(PY) -m pytest $(BESIDE) -m "$(call tiers,unit server docker audit)" $(TESTS),:)
+	@$(if $(call tiers,emulator pulumi),$(PY) -m pytest -m "$(call tiers,emulator pulumi)" $(TESTS) || [ $$? -eq 5 ],:)
 
 lint: .venv/.dev ## style, import directions, prefect.yaml, workflows
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache && $(PY) -m infra.lint_prefect_yaml \
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache && $(PY) -m trainyard.prefect.prefect_yaml \
 	  && .venv/bin/zizmor --quiet --offline --persona auditor --strict-collection .github
 
 types: .venv/.dev ## mypy, strict
 	@.venv/bin/mypy
 
 bench: .venv/.laptop ## the taxi pipeline against the tutorial's own method (DATA= TRAIN= VALID=)
-	@$(PY) -m benchmarks.taxi $(if $(DATA),--data "$(DATA)") $(if $(TRAIN),--train $(TRAIN)) $(if $(VALID),--valid $(VALID))
+	@$(PY) -m bench.taxi $(if $(DATA),--data "$(DATA)") $(if $(TRAIN),--train $(TRAIN)) $(if $(VALID),--valid $(VALID))
 
 ## Look after it
 .PHONY: format lock pictures clean help
@@ -122,7 +124,7 @@ pictures: .venv-pictures/.pictures ## take the README's pictures anew from the r
 	@.venv-pictures/bin/python docs/pictures.py
 
 clean: ## stop the stack and remove what make built and the stack wrote
-	@if [ -x $(PY) ]; then $(PY) -m infra.laptop down --quiet; fi
+	@if [ -x $(PY) ]; then $(TRAINYARD) down --quiet; fi
 	rm -rf .go .uv .venv .venv-checkov .venv-emulator .venv-infra .venv-policy .venv-pictures .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help: ## this list

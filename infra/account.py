@@ -5,8 +5,8 @@ from pulumi import Input, ResourceOptions
 from infra.components.boundary import Boundary, BoundaryArgs
 from infra.components.delivery_roles import DeliveryRoles, DeliveryRolesArgs
 from infra.components.image_registry import ImageRegistry, ImageRegistryArgs
-from infra.naming import Location, Names
 from infra.settings import Settings
+from trainyard.contract.naming import Location, Names
 
 
 def account(

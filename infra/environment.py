@@ -1,13 +1,14 @@
-"""An environment's stack: everything but what an account has once. Read it as the list of what
-there is.
+"""An environment's stack: everything but what an account has once. Read `environment` as the list
+of its parts; below it is how each is made.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import pulumi_aws as aws
 from pulumi import Input, Output, ResourceOptions
 
-from infra.components.artifact_store import FLOWS, ArtifactStore, ArtifactStoreArgs
+from infra.components.artifact_store import ArtifactStore, ArtifactStoreArgs
 from infra.components.budget import Budget, BudgetArgs
 from infra.components.cluster import Cluster, ClusterArgs
 from infra.components.database import Database, DatabaseArgs
@@ -34,25 +35,17 @@ from infra.components.prefect_server import PORT as PREFECT_PORT
 from infra.components.prefect_server import PrefectServer
 from infra.components.secret import SecretField
 from infra.components.server import ServerArgs
-from infra.components.tracking_server import ADMIN, TrackingServer, TrackingServerArgs
 from infra.components.tracking_server import PORT as MLFLOW_PORT
+from infra.components.tracking_server import TrackingServer, TrackingServerArgs
 from infra.components.worker import Worker, WorkerArgs
-from infra.naming import (
-    OUTPUTS,
-    READY,
-    RELEASE,
-    RELEASES,
-    REPOSITORIES,
-    Location,
-    Names,
-    repository,
-)
-from infra.readiness import NOTHING_DONE, Servers, ready
 from infra.settings import Settings
+from infra.stack_outputs import Parts, one_off_tasks, stack_outputs
+from trainyard.contract.naming import OUTPUTS, READY, RELEASE, RELEASES, Location, Names
+from trainyard.contract.readiness import NOTHING_DONE, Ready, Servers, ready
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class AwsContext:
     """What is there before the stack, looked up once."""
 
     location: Location
@@ -61,14 +54,104 @@ class Surroundings:
     zones: tuple[str, ...]
     """Names of the region's availability zones."""
     noted: dict[str, object]
-    """What `make up` has done to this stack (infra/readiness.py)."""
+    """What `make up` has done to this stack (trainyard/contract/readiness.py)."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What every part of a stack is made with."""
+
+    settings: Settings
+    names: Names
+    location: Location
+    platform: Platform
+    placement: Placement
+    may_run: Ready
+    opts: ResourceOptions
+
+
+def environment(
+    settings: Settings, context: AwsContext, opts: ResourceOptions
+) -> dict[str, Input[object]]:
+    """Make an environment's components; returns the stack's outputs."""
+    site = prepare(settings, context, opts)
+    store = artifact_store(site)
+    cluster = ecs_cluster(site)
+    # A stack runs no server of a kind that it has elsewhere, so it may need no database at all.
+    database = postgres(site) if own_tracking(settings) or own_prefect(settings) else None
+    tracking = server = None
+    if database and own_tracking(settings):
+        tracking = tracking_server(site, cluster, database, store)
+    if database and own_prefect(settings):
+        server = prefect_server(site, cluster, database)
+    api = server.api if server else prefect_cloud(settings)
+    run_secrets = secrets_of_runs(settings, api, tracking)
+    flow_runs = runs(site, store, run_secrets)
+    observer = event_observer(site, cluster)
+    worker = prefect_worker(site, cluster, api, flow_runs, observer)
+    deployer = flow_deployer(site, api)
+    tunnel = ui_tunnel(site)
+    callers = {
+        "flows": flow_runs.security_group_id,
+        "worker": worker.service.security_group_id,
+        "deployer": deployer.security_group_id,
+        "tunnel": tunnel.security_group_id,
+    }
+    if server:
+        let_in(site, "prefect", "Prefect", PREFECT_PORT, server.service, callers)
+    if tracking:
+        others = {name: group for name, group in callers.items() if name != "worker"}
+        let_in(site, "mlflow", "MLflow", MLFLOW_PORT, tracking.service, others)
+    services: dict[str, Service] = {"worker": worker.service}
+    if tracking:
+        services["mlflow"] = tracking.service
+    if server:
+        services["prefect"] = server.service
+    watch(site, cluster, database, flow_runs, observer, services)
+
+    parts = Parts(
+        placement=site.placement,
+        store=store,
+        cluster=cluster,
+        tracking=tracking,
+        server=server,
+        api=api,
+        run_secrets=run_secrets,
+        flow_runs=flow_runs,
+        observer=observer,
+        deployer=deployer,
+        tunnel=tunnel,
+    )
+    outputs = stack_outputs(settings, site.location, parts)
+    keep_parameters(site, outputs)
+    held = [label for label in services if not getattr(site.may_run, label)]
+    return {
+        "trainyard": outputs,
+        "services": Output.all(**{name: s.service_name for name, s in services.items()}),
+        "tasks": one_off_tasks(parts),
+        "servers": asdict(servers_of(settings)),
+        "flow_image": settings.flow_image,
+        "held_back": held,
+        "next": next_step(settings, held),
+    }
+
+
+# --- what a stack has of its own ------------------------------------------------------------------
+def own_tracking(settings: Settings) -> bool:
+    """Whether the stack runs MLflow itself."""
+    return not settings.tracking_uri
+
+
+def own_prefect(settings: Settings) -> bool:
+    """Whether the stack runs Prefect's server itself."""
+    return settings.prefect == "self-hosted"
 
 
 def servers_of(settings: Settings) -> Servers:
     """The servers that this stack runs itself."""
     return Servers(
-        mlflow="" if settings.tracking_uri else settings.mlflow_image,
-        prefect=settings.worker_image if settings.prefect == "self-hosted" else "",
+        mlflow=settings.mlflow_image if own_tracking(settings) else "",
+        prefect=settings.worker_image if own_prefect(settings) else "",
         contents=" ".join(
             f"{name} {value}"
             for name, value, default in (
@@ -80,318 +163,28 @@ def servers_of(settings: Settings) -> Servers:
     )
 
 
-def environment(
-    settings: Settings, around: Surroundings, opts: ResourceOptions
-) -> dict[str, Input[object]]:
-    """Make an environment's components; returns the stack's outputs."""
-    names, sizes = Names(settings.stack), settings.sizes
-    own_tracking, own_prefect = not settings.tracking_uri, settings.prefect == "self-hosted"
-    # A stack runs no server of a kind that it has elsewhere, so it may need no database at all.
-    may_run = ready(around.noted, servers_of(settings), worker_image=settings.worker_image)
-    platform = Platform(
-        location=around.location,
-        architecture=settings.cpu_architecture,
-        log_days=settings.log_retention_days,
-        permissions_boundary=around.boundary,
-        image_account=settings.image_account_id,
-    )
-
-    placement = place(settings, around, names, opts)
-    store = ArtifactStore(
-        names("artifacts"),
-        ArtifactStoreArgs(
-            location=around.location,
-            customer_key=sizes.customer_key,
-            access_logs=sizes.access_logs,
-            durable=settings.durable,
+def prepare(settings: Settings, context: AwsContext, opts: ResourceOptions) -> Site:
+    """Gather what every part is made with; the network is made for it."""
+    names = Names(settings.stack)
+    return Site(
+        settings=settings,
+        names=names,
+        location=context.location,
+        platform=Platform(
+            location=context.location,
+            architecture=settings.cpu_architecture,
             log_days=settings.log_retention_days,
+            permissions_boundary=context.boundary,
+            image_account=settings.image_account_id,
         ),
-        opts,
-    )
-    cluster = Cluster(
-        names("cluster"),
-        ClusterArgs(
-            cluster_name=names.prefix,
-            container_insights=sizes.container_insights,
-            vpc_id=placement.vpc_id,
-            namespace=names.namespace if own_tracking or own_prefect else None,
-        ),
-        opts,
-    )
-    database: Database | None = None
-    if own_tracking or own_prefect:
-        database = Database(
-            names("database"),
-            DatabaseArgs(
-                placement=placement,
-                instance_class=settings.database_class or sizes.database_class,
-                storage_gb=settings.database_storage_gb,
-                snapshot=settings.database_snapshot,
-                standby=sizes.database_standby,
-                backup_days=sizes.backup_days,
-                password_version=settings.database_password_version,
-                durable=settings.durable,
-                log_days=settings.log_retention_days,
-            ),
-            opts,
-        )
-
-    def server_args(part: str, image: str, runs: bool, database: Database) -> ServerArgs:
-        return ServerArgs(
-            platform=platform,
-            placement=placement,
-            cluster_arn=cluster.arn,
-            namespace_id=cluster.namespace_id,
-            namespace=names.namespace,
-            image=image,
-            count=int(runs),
-            spot=sizes.spot,
-            database=database,
-            durable=settings.durable,
-            password_version=settings.server_password_version,
-            log_group=names.log_group(part),
-            migration_log_group=names.log_group(f"{part}-migrate"),
-        )
-
-    tracking: TrackingServer | None = None
-    if own_tracking and database:
-        mlflow = server_args("mlflow", settings.mlflow_image, may_run.mlflow, database)
-        tracking = TrackingServer(names("mlflow"), TrackingServerArgs(mlflow, store), opts)
-    server: PrefectServer | None = None
-    if own_prefect and database:
-        prefect = server_args("prefect", settings.worker_image, may_run.prefect, database)
-        server = PrefectServer(names("prefect"), prefect, opts)
-        api = server.api
-    else:
-        api = PrefectApi(
-            url=settings.prefect_api_url,
-            secret=SecretField(settings.prefect_api_key_secret_arn),
-            secret_variable=API_KEY,
-        )
-    run_secrets = {
-        **{variable: SecretField(arn) for variable, arn in settings.flow_secrets.items()},
-        api.secret_variable: api.secret,
-    }
-    if tracking:
-        run_secrets["MLFLOW_TRACKING_PASSWORD"] = tracking.admin.field("password")
-    flow_runs = FlowRuns(
-        names("flows"),
-        FlowRunsArgs(
-            platform=platform,
-            placement=placement,
-            log_group=names.log_group("flows"),
-            bucket_arn=store.arn,
-            key_arn=store.key_arn,
-            source_prefixes=settings.source_prefixes,
-            secrets=run_secrets,
-        ),
-        opts,
-    )
-    observer = EventObserver(
-        names("observer"),
-        EventObserverArgs(queue_name=names("ecs-events"), cluster_arn=cluster.arn),
-        opts,
-    )
-    worker = Worker(
-        names("worker"),
-        WorkerArgs(
-            platform=platform,
-            placement=placement,
-            cluster_arn=cluster.arn,
-            cluster_name=cluster.cluster_name,
-            image=settings.worker_image,
-            count=sizes.workers if may_run.worker else 0,
-            spot=sizes.spot,
-            work_pool=settings.work_pool_name,
-            api=api,
-            flow_runs=flow_runs,
-            observer=observer,
-            log_group=names.log_group("worker"),
-        ),
-        opts,
-    )
-    deployer = Deployer(
-        names("deployer"),
-        DeployerArgs(
-            platform=platform,
-            placement=placement,
-            image=settings.flow_image,
-            api=api,
-            notify_webhook_secret=settings.notify_webhook_secret_arn,
-            outputs_parameter=names.parameter(OUTPUTS),
-            log_group=names.log_group("deployer"),
-        ),
-        opts,
-    )
-    tunnel = Tunnel(
-        names("tunnel"),
-        TunnelArgs(
-            platform=platform,
-            placement=placement,
-            image=settings.worker_image,
-            log_group=names.log_group("tunnel"),
-        ),
-        opts,
-    )
-    callers = {
-        "flows": flow_runs.security_group_id,
-        "worker": worker.service.security_group_id,
-        "deployer": deployer.security_group_id,
-        "tunnel": tunnel.security_group_id,
-    }
-    if server:
-        for who, group in callers.items():
-            open_port(
-                names(f"{who}-prefect"),
-                PREFECT_PORT,
-                what="Prefect",
-                source=group,
-                target=server.service.security_group_id,
-                opts=opts,
-            )
-    if tracking:
-        for who in ("flows", "deployer", "tunnel"):
-            open_port(
-                names(f"{who}-mlflow"),
-                MLFLOW_PORT,
-                what="MLflow",
-                source=callers[who],
-                target=tracking.service.security_group_id,
-                opts=opts,
-            )
-
-    running: dict[str, tuple[Service, int]] = {"worker": (worker.service, sizes.workers)}
-    if tracking:
-        running["mlflow"] = (tracking.service, 1)
-    if server:
-        running["prefect"] = (server.service, 1)
-    observability = Observability(
-        names("watch"),
-        ObservabilityArgs(
-            location=around.location, stack=settings.stack, emails=settings.alarm_emails
-        ),
-        opts,
-    )
-    flow_log, worker_log = flow_runs.log_group_name, worker.service.task.log_group_name
-    observability.count("RunsFailed", flow_log, "failed", RUN_FAILED)
-    observability.count("RunsCrashed", flow_log, "crashed", RUN_REPORTED_CRASHED)
-    observability.count("RunsCrashed", worker_log, "gone", RUN_MARKED_CRASHED)
-    observability.count("Champions", flow_log, "champion", NEW_CHAMPION)
-    alarms = run_alarms(observability.namespace)
-    alarms += observer_alarms(observer.queue_name, observer.dead_letter_name, observer.rule_name)
-    for label, (service, count) in running.items():
-        if getattr(may_run, label):  # what is held back isn't down
-            alarms += service_alarms(
-                label,
-                service.service_name,
-                cluster.cluster_name,
-                insights=sizes.container_insights,
-                running=count,
-            )
-        alarms.append(memory_alarm(label, service.service_name, cluster.cluster_name))
-    if database:
-        alarms += database_alarms(database.identifier, settings.database_storage_gb)
-    observability.watch(alarms)
-    if settings.monthly_budget_usd:
-        Budget(
-            names("budget"),
-            BudgetArgs(
-                stack=settings.stack,
-                monthly_usd=settings.monthly_budget_usd,
-                topic_arn=observability.topic_arn,
-            ),
-            opts,
-        )
-
-    registry = around.location.registry(settings.image_account_id)
-    outputs = Output.all(
-        stack=settings.stack,
-        prefect_api_url=api.url,
-        tracking_uri=tracking.uri if tracking else settings.tracking_uri,
-        artifact_store=Output.format("s3://{0}/{1}", store.bucket, FLOWS[:-1]),
-        code_dir="/app",
-        image_repositories={image: f"{registry}/{repository(image)}" for image in REPOSITORIES},
-        work_pool=Output.all(
-            type="ecs",
-            name=settings.work_pool_name,
-            region=around.location.region,
-            cluster_arn=cluster.arn,
-            vpc_id=placement.vpc_id,
-            subnet_ids=list(placement.task_subnet_ids),
-            security_group_ids=[flow_runs.security_group_id],
-            assign_public_ip=placement.public_addresses,
-            capacity_provider="FARGATE_SPOT" if sizes.spot else "FARGATE",
-            cpu_architecture=settings.cpu_architecture.upper(),
-            execution_role_arn=flow_runs.execution_role_arn,
-            task_role_arn=flow_runs.task_role_arn,
-            log_group=flow_runs.log_group_name,
-            queue_name=observer.queue_name,
-            environment={"MLFLOW_TRACKING_USERNAME": ADMIN} if tracking else {},
-            secrets={
-                variable: secret.value_from
-                for variable, secret in run_secrets.items()
-                if variable != api.secret_variable
-            },
-            api_secret_variable=api.secret_variable,
-            api_secret=api.secret.value_from,
-        ),
-        active_schedules=settings.active_schedules,
-        training_data=settings.training_data,
-        notify_webhook_secret=settings.notify_webhook_secret_arn,
-    )
-    aws.ssm.Parameter(
-        names(OUTPUTS),
-        name=names.parameter(OUTPUTS),
-        description="StackOutputs: what register and deploy read",
-        type="String",
-        value=Output.json_dumps(outputs),
+        placement=place(settings, context, names, opts),
+        may_run=ready(context.noted, servers_of(settings), worker_image=settings.worker_image),
         opts=opts,
     )
-    for part, value, what in (
-        (READY, NOTHING_DONE, "What `make up` has done to this stack"),
-        (RELEASE, NOTHING_DONE, "The release that this stack was last told to run"),
-        (RELEASES, "[]", "Releases whose smoke run completed here, the newest first"),
-    ):
-        aws.ssm.Parameter(
-            names(part),
-            name=names.parameter(part),
-            description=what,
-            type="String",
-            value=value,
-            # `make up` and `make release` write them; here they are made, and removed with the
-            # stack.
-            opts=ResourceOptions.merge(opts, ResourceOptions(ignore_changes=["value"])),
-        )
-    held = [label for label in running if not getattr(may_run, label)]
-    return {
-        "trainyard": outputs,
-        "services": Output.all(**{k: s.service_name for k, (s, _) in running.items()}),
-        "tasks": Output.all(
-            cluster=cluster.arn,
-            subnets=list(placement.task_subnet_ids),
-            public_addresses=placement.public_addresses,
-            definitions={
-                "deployer": deployer.task.definition.arn,
-                "tunnel": tunnel.task.definition.arn,
-                **({"migrate-mlflow": tracking.migration.definition.arn} if tracking else {}),
-                **({"migrate-prefect": server.migration.definition.arn} if server else {}),
-            },
-            security_groups={
-                "deployer": deployer.security_group_id,
-                "tunnel": tunnel.security_group_id,
-                **({"migrate-mlflow": tracking.service.security_group_id} if tracking else {}),
-                **({"migrate-prefect": server.service.security_group_id} if server else {}),
-            },
-        ),
-        "servers": asdict(servers_of(settings)),
-        "flow_image": settings.flow_image,
-        "held_back": held,
-        "next": next_step(settings, held),
-    }
 
 
 def place(
-    settings: Settings, around: Surroundings, names: Names, opts: ResourceOptions
+    settings: Settings, context: AwsContext, names: Names, opts: ResourceOptions
 ) -> Placement:
     """The network: the stack's own, or the one that the settings name."""
     sizes = settings.sizes
@@ -405,17 +198,301 @@ def place(
     return Network(
         names("network"),
         NetworkArgs(
-            location=around.location,
+            location=context.location,
             cidr=settings.vpc_cidr,
-            zones=around.zones[: sizes.zones],
+            zones=context.zones[: sizes.zones],
             nat_gateways=sizes.nat_gateways,
             interface_endpoints=settings.interface_endpoints,
             flow_log_group=names.log_group("network"),
             flow_log_days=settings.log_retention_days if sizes.flow_logs else None,
-            permissions_boundary=around.boundary,
+            permissions_boundary=context.boundary,
         ),
         opts,
     ).placement
+
+
+# --- parts ----------------------------------------------------------------------------------------
+def artifact_store(site: Site) -> ArtifactStore:
+    """The bucket of artifacts, results and models."""
+    settings = site.settings
+    return ArtifactStore(
+        site.names("artifacts"),
+        ArtifactStoreArgs(
+            location=site.location,
+            customer_key=settings.sizes.customer_key,
+            access_logs=settings.sizes.access_logs,
+            durable=settings.durable,
+            log_days=settings.log_retention_days,
+        ),
+        site.opts,
+    )
+
+
+def ecs_cluster(site: Site) -> Cluster:
+    """Where tasks run, and the private names of servers."""
+    servers = own_tracking(site.settings) or own_prefect(site.settings)
+    return Cluster(
+        site.names("cluster"),
+        ClusterArgs(
+            cluster_name=site.names.prefix,
+            container_insights=site.settings.sizes.container_insights,
+            vpc_id=site.placement.vpc_id,
+            namespace=site.names.namespace if servers else None,
+        ),
+        site.opts,
+    )
+
+
+def postgres(site: Site) -> Database:
+    """The database of the stack's own servers."""
+    settings = site.settings
+    return Database(
+        site.names("database"),
+        DatabaseArgs(
+            placement=site.placement,
+            instance_class=settings.database_class or settings.sizes.database_class,
+            storage_gb=settings.database_storage_gb,
+            snapshot=settings.database_snapshot,
+            standby=settings.sizes.database_standby,
+            backup_days=settings.sizes.backup_days,
+            password_version=settings.database_password_version,
+            durable=settings.durable,
+            log_days=settings.log_retention_days,
+        ),
+        site.opts,
+    )
+
+
+def server_args(
+    site: Site, part: str, image: str, cluster: Cluster, database: Database
+) -> ServerArgs:
+    """Arguments of a server with a schema in the stack's database."""
+    return ServerArgs(
+        platform=site.platform,
+        placement=site.placement,
+        cluster_arn=cluster.arn,
+        namespace_id=cluster.namespace_id,
+        namespace=site.names.namespace,
+        image=image,
+        count=int(getattr(site.may_run, part)),
+        spot=site.settings.sizes.spot,
+        database=database,
+        durable=site.settings.durable,
+        password_version=site.settings.server_password_version,
+        log_group=site.names.log_group(part),
+        migration_log_group=site.names.log_group(f"{part}-migrate"),
+    )
+
+
+def tracking_server(
+    site: Site, cluster: Cluster, database: Database, store: ArtifactStore
+) -> TrackingServer:
+    """MLflow."""
+    args = server_args(site, "mlflow", site.settings.mlflow_image, cluster, database)
+    return TrackingServer(site.names("mlflow"), TrackingServerArgs(args, store), site.opts)
+
+
+def prefect_server(site: Site, cluster: Cluster, database: Database) -> PrefectServer:
+    """Prefect's API and pages."""
+    args = server_args(site, "prefect", site.settings.worker_image, cluster, database)
+    return PrefectServer(site.names("prefect"), args, site.opts)
+
+
+def prefect_cloud(settings: Settings) -> PrefectApi:
+    """Prefect Cloud, as the settings name it."""
+    return PrefectApi(
+        url=settings.prefect_api_url,
+        secret=SecretField(settings.prefect_api_key_secret_arn),
+        secret_variable=API_KEY,
+    )
+
+
+def secrets_of_runs(
+    settings: Settings, api: PrefectApi, tracking: TrackingServer | None
+) -> dict[str, SecretField]:
+    """What every run's container is given: environment variable -> secret."""
+    secrets = {variable: SecretField(arn) for variable, arn in settings.flow_secrets.items()}
+    secrets[api.secret_variable] = api.secret
+    if tracking:
+        secrets["MLFLOW_TRACKING_PASSWORD"] = tracking.admin.field("password")
+    return secrets
+
+
+def runs(site: Site, store: ArtifactStore, secrets: Mapping[str, SecretField]) -> FlowRuns:
+    """What flow runs are started with."""
+    return FlowRuns(
+        site.names("flows"),
+        FlowRunsArgs(
+            platform=site.platform,
+            placement=site.placement,
+            log_group=site.names.log_group("flows"),
+            bucket_arn=store.arn,
+            key_arn=store.key_arn,
+            source_prefixes=site.settings.source_prefixes,
+            secrets=secrets,
+        ),
+        site.opts,
+    )
+
+
+def event_observer(site: Site, cluster: Cluster) -> EventObserver:
+    """The queue of ECS's events on tasks."""
+    return EventObserver(
+        site.names("observer"),
+        EventObserverArgs(queue_name=site.names("ecs-events"), cluster_arn=cluster.arn),
+        site.opts,
+    )
+
+
+def prefect_worker(
+    site: Site, cluster: Cluster, api: PrefectApi, flow_runs: FlowRuns, observer: EventObserver
+) -> Worker:
+    """Prefect's worker, which starts runs as tasks."""
+    sizes = site.settings.sizes
+    return Worker(
+        site.names("worker"),
+        WorkerArgs(
+            platform=site.platform,
+            placement=site.placement,
+            cluster_arn=cluster.arn,
+            cluster_name=cluster.cluster_name,
+            image=site.settings.worker_image,
+            count=sizes.workers if site.may_run.worker else 0,
+            spot=sizes.spot,
+            work_pool=site.settings.work_pool_name,
+            api=api,
+            flow_runs=flow_runs,
+            observer=observer,
+            log_group=site.names.log_group("worker"),
+        ),
+        site.opts,
+    )
+
+
+def flow_deployer(site: Site, api: PrefectApi) -> Deployer:
+    """The one-off task that registers and deploys from inside the VPC."""
+    return Deployer(
+        site.names("deployer"),
+        DeployerArgs(
+            platform=site.platform,
+            placement=site.placement,
+            image=site.settings.flow_image,
+            api=api,
+            notify_webhook_secret=site.settings.notify_webhook_secret_arn,
+            outputs_parameter=site.names.parameter(OUTPUTS),
+            log_group=site.names.log_group("deployer"),
+        ),
+        site.opts,
+    )
+
+
+def ui_tunnel(site: Site) -> Tunnel:
+    """The one-off task that `make ui` goes through."""
+    return Tunnel(
+        site.names("tunnel"),
+        TunnelArgs(
+            platform=site.platform,
+            placement=site.placement,
+            image=site.settings.worker_image,
+            log_group=site.names.log_group("tunnel"),
+        ),
+        site.opts,
+    )
+
+
+def let_in(
+    site: Site,
+    part: str,
+    what: str,
+    port: int,
+    service: Service,
+    callers: Mapping[str, Input[str]],
+) -> None:
+    """Open a server's port to the security groups that call it."""
+    for who, group in callers.items():
+        open_port(
+            site.names(f"{who}-{part}"),
+            port,
+            what=what,
+            source=group,
+            target=service.security_group_id,
+            opts=site.opts,
+        )
+
+
+def watch(
+    site: Site,
+    cluster: Cluster,
+    database: Database | None,
+    flow_runs: FlowRuns,
+    observer: EventObserver,
+    services: Mapping[str, Service],
+) -> None:
+    """Alarms, the dashboard, and the budget."""
+    settings, sizes = site.settings, site.settings.sizes
+    observability = Observability(
+        site.names("watch"),
+        ObservabilityArgs(
+            location=site.location, stack=settings.stack, emails=settings.alarm_emails
+        ),
+        site.opts,
+    )
+    flow_log, worker_log = flow_runs.log_group_name, services["worker"].task.log_group_name
+    observability.count("RunsFailed", flow_log, "failed", RUN_FAILED)
+    observability.count("RunsCrashed", flow_log, "crashed", RUN_REPORTED_CRASHED)
+    observability.count("RunsCrashed", worker_log, "gone", RUN_MARKED_CRASHED)
+    observability.count("Champions", flow_log, "champion", NEW_CHAMPION)
+    alarms = run_alarms(observability.namespace)
+    alarms += observer_alarms(observer.queue_name, observer.dead_letter_name, observer.rule_name)
+    for label, service in services.items():
+        if getattr(site.may_run, label):  # what is held back isn't down
+            alarms += service_alarms(
+                label,
+                service.service_name,
+                cluster.cluster_name,
+                insights=sizes.container_insights,
+                running=sizes.workers if label == "worker" else 1,
+            )
+        alarms.append(memory_alarm(label, service.service_name, cluster.cluster_name))
+    if database:
+        alarms += database_alarms(database.identifier, settings.database_storage_gb)
+    observability.watch(alarms)
+    if settings.monthly_budget_usd:
+        Budget(
+            site.names("budget"),
+            BudgetArgs(
+                stack=settings.stack,
+                monthly_usd=settings.monthly_budget_usd,
+                topic_arn=observability.topic_arn,
+            ),
+            site.opts,
+        )
+
+
+def keep_parameters(site: Site, outputs: Input[object]) -> None:
+    """StackOutputs, and what `make up` and `make release` note, in Systems Manager's store."""
+    aws.ssm.Parameter(
+        site.names(OUTPUTS),
+        name=site.names.parameter(OUTPUTS),
+        description="StackOutputs: what register and deploy read",
+        type="String",
+        value=Output.json_dumps(outputs),
+        opts=site.opts,
+    )
+    for part, value, what in (
+        (READY, NOTHING_DONE, "What `make up` has done to this stack"),
+        (RELEASE, NOTHING_DONE, "The release that this stack was last told to run"),
+        (RELEASES, "[]", "Releases whose smoke run completed here, the newest first"),
+    ):
+        aws.ssm.Parameter(
+            site.names(part),
+            name=site.names.parameter(part),
+            description=what,
+            type="String",
+            value=value,
+            # The commands write them; here they are made, and removed with the stack.
+            opts=ResourceOptions.merge(site.opts, ResourceOptions(ignore_changes=["value"])),
+        )
 
 
 def next_step(settings: Settings, held: list[str]) -> str:

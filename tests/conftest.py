@@ -18,8 +18,38 @@ hypothesis_settings.register_profile("any machine", deadline=None)
 hypothesis_settings.load_profile("any machine")
 
 ROOT = Path(__file__).parent.parent
+# Tier -> how long it takes on two cores. `make test` runs the first two.
+TIERS = {
+    "unit": "1 minute",
+    "server": "6 minutes",
+    "docker": "4 minutes",
+    "audit": "1 minute",
+    "emulator": "2 minutes",
+    "pulumi": "30 minutes",
+}
 # For a `make` within a test: the environments are there, and one of them runs the test.
 STAMPS = ("-o.venv/.laptop", "-o.venv-infra/.infra", "-o.venv-policy/.policy")
+
+
+@pytest.hookimpl(tryfirst=True)  # before the choice of tiers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its tier: its own mark or its module's, or `unit`."""
+    for item in items:
+        tiers = [mark.name for mark in item.iter_markers() if mark.name in TIERS]
+        if not tiers:
+            item.add_marker("unit")
+        elif len(set(tiers)) > 1:
+            raise pytest.UsageError(f"{item.nodeid} is of more than one tier: {tiers}")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Name the tiers that were left out, and how long they take."""
+    chosen = config.getoption("markexpr")
+    left = [f"{tier} ({took})" for tier, took in TIERS.items() if tier not in chosen]
+    if chosen and left:
+        terminalreporter.write_line(f"not run: {', '.join(left)}. `make test ALL=1` runs all.")
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +69,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # each heartbeat thread costs a synchronous flow a second at its end
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_HOME: tmp_path_factory.mktemp("prefect"),
-        PREFECT_MESSAGING_BROKER: "infra.prefect_on_sqlite",
+        PREFECT_MESSAGING_BROKER: "trainyard.prefect.patches.sqlite_messaging",
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
     }
     with temporary_settings(settings), prefect_test_harness(server_startup_timeout=120):
@@ -50,6 +80,13 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The AWS emulator of a rehearsal, without containers; gives its endpoint."""
     with emulated_aws(tmp_path_factory.mktemp("ministack")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Another one's endpoint, for tests of what is in an account: no flow writes there."""
+    with emulated_aws(tmp_path_factory.mktemp("emulator")) as endpoint:
         yield endpoint
 
 
@@ -75,7 +112,7 @@ def emulated_aws(folder: Path) -> Iterator[str]:
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            [python, ROOT / "infra/rehearsal/emulator/emulator.py"],
+            [python, ROOT / "trainyard/rehearsal/emulator/emulator.py"],
             env=environment,
             cwd=folder,
             stdout=output,
@@ -111,6 +148,15 @@ def s3(ministack: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     S3FileSystem.clear_instance_cache()
     yield f"s3://{bucket}"
     S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def shell() -> Iterator[None]:
+    """Variables of this process may change: they are as before afterwards."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

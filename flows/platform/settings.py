@@ -1,9 +1,9 @@
-"""Where a run finds its artifact store and its MLflow: from the environment, else from Prefect."""
+"""Where a run finds its artifact store and its MLflow: in its environment, which the stack's work
+pool gives it. A shell gets the same from `. .trainyard/env`.
+"""
 
 import os
 from dataclasses import dataclass
-
-from prefect.variables import Variable
 
 
 class SettingsError(RuntimeError):
@@ -21,25 +21,17 @@ class Settings:
 
 
 def load_settings() -> Settings:
-    """Read TRAINYARD_ARTIFACT_STORE and MLFLOW_TRACKING_URI, else the variables of `register`.
+    """Read TRAINYARD_ARTIFACT_STORE and MLFLOW_TRACKING_URI.
 
     Raises:
-        SettingsError: neither has a value; all that is missing is named at once.
+        SettingsError: one has no value; all that is missing is named at once.
     """
-    found = {
-        variable: os.environ.get(variable) or Variable.get(name)
-        for variable, name in (
-            ("TRAINYARD_ARTIFACT_STORE", "trainyard_artifact_store"),
-            ("MLFLOW_TRACKING_URI", "trainyard_tracking_uri"),
-        )
-    }
-    missing = [variable for variable, value in found.items() if not value]
+    names = ("TRAINYARD_ARTIFACT_STORE", "MLFLOW_TRACKING_URI")
+    store, tracking_uri = (os.environ.get(name, "") for name in names)
+    missing = [name for name in names if not os.environ.get(name)]
     if missing:
         raise SettingsError(
-            f"{' and '.join(missing)} not set, and this Prefect server has no variables of "
-            "Trainyard's: start the stack with `make up`, or set them to try a flow without it"
+            f"{' and '.join(missing)} not set: runs of a stack's work pool have them. In a shell, "
+            "start the stack with `make up` and load its environment with `. .trainyard/env`"
         )
-    return Settings(
-        artifact_store=str(found["TRAINYARD_ARTIFACT_STORE"]),
-        tracking_uri=str(found["MLFLOW_TRACKING_URI"]),
-    )
+    return Settings(store, tracking_uri)

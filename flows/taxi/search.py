@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from optuna_integration import XGBoostPruningCallback
 
 # Not searched. The tutorial's space goes to depth 100: growing the best leaf first and stopping
-# at 128 leaves keeps such trees cheap, and more accurate (docs/decisions.md has the figures).
+# at 128 leaves keeps such trees cheap, and more accurate (figures:
+# docs/decisions/0007-trees-grow-by-best-leaf.md).
 # A core stays free: OpenMP's threads wait for each other, so one that shares its core with a
 # server (on a laptop: Prefect's, MLflow's) holds up all.
 FIXED_PARAMS: dict[str, object] = {

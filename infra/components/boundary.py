@@ -11,8 +11,8 @@ import pulumi
 import pulumi_aws as aws
 from pulumi import Output, ResourceOptions
 
-from infra import iam
-from infra.naming import BOUNDARY, OWN, Location
+from infra.components import iam
+from trainyard.contract.naming import BOUNDARY, OWN, Location
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,12 @@ class BoundaryArgs:
 
 
 class Boundary(pulumi.ComponentResource):
-    """A policy that grants nothing by itself: it bounds what other policies grant."""
+    """Create the IAM policy that bounds every role of the environments; it grants nothing itself.
+
+    Inputs: `source_prefixes`, what flows may read beside Trainyard's own buckets.
+    Outputs: `arn`. Environments find the policy by its name, `trainyard-boundary`.
+    Idle cost: free.
+    """
 
     arn: Output[str]
 

@@ -6,7 +6,7 @@ import pulumi
 import pulumi_aws as aws
 from pulumi import Input, ResourceOptions
 
-from infra.naming import STACK_TAG
+from trainyard.contract.naming import STACK_TAG
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,14 @@ class BudgetArgs:
 
 
 class Budget(pulumi.ComponentResource):
-    """What this stack's tag costs a month. (The tag must be activated for cost allocation, once an
-    account.)
+    """Create a monthly budget of what carries the stack's tag.
+
+    It notifies at 80 % spent and at 100 % forecast, once the tag `trainyard-stack` is activated for
+    cost allocation (once an account).
+
+    Inputs: `stack`, the tag's value; `monthly_usd`; `topic_arn`, where notices go.
+    Outputs: none.
+    Idle cost: free.
     """
 
     def __init__(self, name: str, args: BudgetArgs, opts: ResourceOptions | None = None):

@@ -19,7 +19,13 @@ class ClusterArgs:
 
 
 class Cluster(pulumi.ComponentResource):
-    """An ECS cluster on Fargate, on demand and Spot."""
+    """Create the ECS cluster, on Fargate and Fargate Spot, and the servers' private DNS zone.
+
+    Inputs: `cluster_name`; `container_insights`; `namespace`, the zone's name in the VPC `vpc_id`,
+    or None for no zone.
+    Outputs: `cluster_name`, `arn`, and `namespace_id`, which is None without a zone.
+    Idle cost: 0.50 $ a month for the zone; with Container Insights 2.40 $ a service.
+    """
 
     cluster_name: str
     """Known before the cluster exists: policies are written with it."""

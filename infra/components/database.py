@@ -34,8 +34,14 @@ class DatabaseArgs:
 
 
 class Database(pulumi.ComponentResource):
-    """One PostgreSQL instance. Every service names the password's version, so a new one reaches
-    them all.
+    """Create one PostgreSQL instance, with its password, subnets, parameters and log groups.
+
+    It is private, encrypted, TLS only, and grows its disk to five times `storage_gb`.
+
+    Inputs: `placement`; `instance_class`, `storage_gb`, `standby` and `backup_days`; `snapshot` to
+    start from; `password_version`, incremented to rotate; `durable` protects it.
+    Outputs: `address`, `identifier`, `password` (a secret's field); `let_in` opens it to a group.
+    Idle cost: 14.38 $ a month with `minimal`, 26.06 with `standard`, 99.90 with `ha`.
     """
 
     address: Output[str]

@@ -9,8 +9,8 @@ import pulumi
 import pulumi_aws as aws
 from pulumi import Input, Output, ResourceOptions
 
-from infra import iam
-from infra.naming import OWN, PREVIEW_ENVIRONMENT, Location
+from infra.components import iam
+from trainyard.contract.naming import OWN, PREVIEW_ENVIRONMENT, Location
 
 ISSUER = "token.actions.githubusercontent.com"
 
@@ -37,7 +37,16 @@ class DeliveryRolesArgs:
 
 
 class DeliveryRoles(pulumi.ComponentResource):
-    """A role that deploys, from its GitHub environments only, and one that can only look."""
+    """Create GitHub's two roles: one deploys, from its environments only, one can only look.
+
+    GitHub's OIDC provider is created too, unless `provider_arn` names the account's.
+
+    Inputs: `repository` with its numbers, and `environments`, which the roles trust;
+    `state_bucket` and `state_key_arn` of Pulumi's state; `roles_boundary`, which has to be on every
+    role that the deploy role creates.
+    Outputs: `deploy_role_arn`, `preview_role_arn`.
+    Idle cost: free.
+    """
 
     deploy_role_arn: Output[str]
     preview_role_arn: Output[str]

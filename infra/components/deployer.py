@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import pulumi
 from pulumi import Output, ResourceOptions
 
-from infra import iam
+from infra.components import iam
 from infra.components.fargate import Container, Platform, Task, TaskArgs
 from infra.components.network import Placement, task_security_group
 from infra.components.prefect_api import PrefectApi
 from infra.components.secret import SecretField
-from infra.sizes import Size
+from trainyard.contract.fargate_sizes import Size
 
 # A forgotten tunnel closes itself.
 TUNNEL_SECONDS = 4 * 3600
@@ -32,8 +32,12 @@ class DeployerArgs:
 
 
 class Deployer(pulumi.ComponentResource):
-    """A task that registers the stack with Prefect and runs `prefect deploy --all`, from inside the
-    VPC.
+    """Create the one-off task that registers the stack and deploys its flows, from inside the VPC.
+
+    Inputs: `image`, the flow image, which holds prefect.yaml; `api`, the Prefect to tell;
+    `outputs_parameter`, where it reads StackOutputs; `notify_webhook_secret`, or empty.
+    Outputs: `task`, and `security_group_id`, which servers let in.
+    Idle cost: free; a task is paid while it runs.
     """
 
     task: Task
@@ -53,7 +57,7 @@ class Deployer(pulumi.ComponentResource):
                 container_name="deployer",
                 container=Container(
                     image=args.image,
-                    command=("python", "-m", "infra.deployer", args.outputs_parameter),
+                    command=("python", "-m", "trainyard.prefect", args.outputs_parameter),
                     environment={
                         "AWS_DEFAULT_REGION": location.region,
                         "HOME": "/tmp",  # noqa: S108 (the one folder it may write)
@@ -91,8 +95,13 @@ class TunnelArgs:
 
 
 class Tunnel(pulumi.ComponentResource):
-    """A task that does nothing but let Systems Manager forward a port: `make ui` starts and stops
-    it.
+    """Create the one-off task through which Systems Manager forwards ports, for `make ui`.
+
+    It stops by itself after four hours.
+
+    Inputs: `placement`; `image`, any that has `sleep` (the worker's).
+    Outputs: `task`, and `security_group_id`, which servers let in.
+    Idle cost: free; a task is paid while it runs.
     """
 
     task: Task

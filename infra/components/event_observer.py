@@ -9,7 +9,7 @@ import pulumi
 import pulumi_aws as aws
 from pulumi import Input, Output, ResourceOptions
 
-from infra import iam
+from infra.components import iam
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,14 @@ class EventObserverArgs:
 
 
 class EventObserver(pulumi.ComponentResource):
-    """EventBridge rule -> queue -> worker; what it can't digest in three tries is set aside."""
+    """Create the queue of ECS's task events, which the worker reads, and the rule that fills it.
+
+    A message that three reads didn't acknowledge goes to a second queue, for 14 days.
+
+    Inputs: `queue_name`, by which the worker finds it; `cluster_arn`, whose tasks it is about.
+    Outputs: `queue_name`, `queue_arn`; for alarms `dead_letter_name`, `rule_name`.
+    Idle cost: by use; a million requests a month are free.
+    """
 
     queue_name: str
     queue_arn: Output[str]

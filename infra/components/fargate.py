@@ -13,14 +13,13 @@ import pulumi
 import pulumi_aws as aws
 from pulumi import Input, Output, ResourceOptions
 
-from infra import iam
+from infra.components import iam
 from infra.components.network import Placement, task_security_group
 from infra.components.secret import SecretField
-from infra.naming import Location
-from infra.sizes import Size
+from trainyard.contract.containers import SCRATCH_VOLUME, logged, read_only, without_privileges
+from trainyard.contract.fargate_sizes import Size
+from trainyard.contract.naming import Location
 
-# The user that our images run as, and the one folder that they may write.
-USER, SCRATCH = "1000:1000", "/tmp"  # noqa: S108 (a container's own)
 # Stands where an image isn't known yet: nothing can start from it, and nothing is asked to.
 NO_IMAGE = "image-not-set"
 
@@ -56,23 +55,12 @@ class Container:
             "secrets": [
                 {"name": k, "valueFrom": v.value_from} for k, v in sorted(self.secrets.items())
             ],
-            "linuxParameters": {"initProcessEnabled": True, "capabilities": {"drop": ["ALL"]}},
             "stopTimeout": self.stop_seconds,
-            "logConfiguration": {
-                "logDriver": "awslogs",
-                "options": {
-                    "awslogs-group": log_group,
-                    "awslogs-region": region,
-                    "awslogs-stream-prefix": name,
-                },
-            },
+            **without_privileges(),
+            **logged(log_group, region, name),
         }
         if not self.writable_root:
-            out |= {
-                "user": USER,
-                "readonlyRootFilesystem": True,
-                "mountPoints": [{"sourceVolume": "scratch", "containerPath": SCRATCH}],
-            }
+            out |= read_only()
         if self.port:
             out["portMappings"] = [
                 {"containerPort": self.port, "hostPort": self.port, "protocol": "tcp"}
@@ -120,7 +108,13 @@ class TaskArgs:
 
 
 class Task(pulumi.ComponentResource):
-    """A task definition, its log group and two roles: what starts it, and what it may do."""
+    """Create a Fargate task definition, its log group, and the roles that start it and run it.
+
+    Inputs: `container` (image, command, environment, secrets), `size`, `log_group`; `rights`, what
+    the program in it may call; `platform`, which is the same for all tasks of a stack.
+    Outputs: `definition`, `log_group_name`.
+    Idle cost: free; logs by use, 0.50 $ a GB.
+    """
 
     definition: aws.ecs.TaskDefinition
     log_group_name: Output[str]
@@ -154,7 +148,7 @@ class Task(pulumi.ComponentResource):
             execution_role_arn=execution.arn,
             task_role_arn=role.arn,
             container_definitions=Output.json_dumps([container]),
-            volumes=[] if args.container.writable_root else [{"name": "scratch"}],
+            volumes=[] if args.container.writable_root else [{"name": SCRATCH_VOLUME}],
             # Old revisions stay: the circuit breaker rolls back to them.
             skip_destroy=True,
             # A role without its policy yet would fail the first start.
@@ -212,8 +206,15 @@ class ServiceArgs:
 
 
 class Service(pulumi.ComponentResource):
-    """A task that is kept running: replaced when it fails, rolled back when its new version never
-    starts.
+    """Create an ECS service that keeps `count` copies of a task running, with a security group.
+
+    A new version replaces the old once it runs, and is rolled back if it doesn't start.
+
+    Inputs: `task`, `cluster_arn`, `placement`, `count`; `spot` for Fargate Spot; `dns_name` in the
+    zone `namespace_id` where others call it.
+    Outputs: `service_name`, `security_group_id` (nothing in, HTTPS out), `task`.
+    Idle cost: `count` tasks. 0.25 vCPU and 1 GB are 10.63 $ a month, 6.95 on Spot with a public
+    address.
     """
 
     security_group_id: Output[str]

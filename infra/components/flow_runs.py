@@ -7,7 +7,7 @@ import pulumi
 import pulumi_aws as aws
 from pulumi import Input, Output, ResourceOptions
 
-from infra import iam
+from infra.components import iam
 from infra.components.artifact_store import FLOWS
 from infra.components.fargate import Platform, task_role
 from infra.components.network import Placement, task_security_group
@@ -30,8 +30,15 @@ class FlowRunsArgs:
 
 
 class FlowRuns(pulumi.ComponentResource):
-    """What the worker hands to RunTask. These are the two roles, and the only ones, that it may
-    pass.
+    """Create what the worker starts each flow run with: two roles, a security group, a log group.
+
+    The worker may pass these two roles and no others.
+
+    Inputs: `bucket_arn` and `key_arn`, the store that runs use; `source_prefixes`, what they may
+    read beside it; `secrets`, by environment variable.
+    Outputs: `execution_role_arn`, `task_role_arn`, `security_group_id`, `log_group_name`,
+    `log_group_arn`.
+    Idle cost: free; a run's task is paid while it runs, logs by use.
     """
 
     execution_role_arn: Output[str]

@@ -9,7 +9,7 @@ import pulumi
 import pulumi_aws as aws
 from pulumi import Output, ResourceOptions
 
-from infra.naming import BUILD_CACHE, REPOSITORIES, repository
+from trainyard.contract.naming import BUILD_CACHE, IMAGES, repository
 
 # Enough to roll back to for months of daily deployments; older images are storage nobody will
 # start.
@@ -24,14 +24,21 @@ class ImageRegistryArgs:
 
 
 class ImageRegistry(pulumi.ComponentResource):
-    """Repositories for the images that Trainyard builds, and one for the builder's cache."""
+    """Create an ECR repository for each of Trainyard's images, and one for the build cache.
+
+    Tags of images never move, and the newest 60 images are kept.
+
+    Inputs: `durable` protects the repositories, but not the cache's.
+    Outputs: `urls`, a repository's address by image.
+    Idle cost: by use, 0.10 $ a GB and month.
+    """
 
     urls: dict[str, Output[str]]
 
     def __init__(self, name: str, args: ImageRegistryArgs, opts: ResourceOptions | None = None):
         super().__init__("trainyard:images:ImageRegistry", name, None, opts)
         self.urls = {}
-        for image in (*REPOSITORIES, BUILD_CACHE):
+        for image in (*IMAGES, BUILD_CACHE):
             cache = image == BUILD_CACHE
             repo = aws.ecr.Repository(
                 f"{name}-{image}",

@@ -9,8 +9,8 @@ import pulumi
 import pulumi_aws as aws
 from pulumi import Input, Output, ResourceOptions
 
-from infra import iam
-from infra.naming import Location
+from infra.components import iam
+from trainyard.contract.naming import Location
 
 # What tasks call beside S3 (which has its gateway): with these, they reach AWS without a way to the
 # internet.
@@ -54,8 +54,15 @@ def subnet_cidrs(cidr: str, zones: int) -> tuple[tuple[str, ...], tuple[str, ...
 
 
 class Network(pulumi.ComponentResource):
-    """A VPC: public and private subnets in each zone, nothing let in, S3 reached without the
-    internet.
+    """Create a VPC that lets nothing in, with public and private subnets in each zone.
+
+    S3 is reached by a gateway endpoint, which is free.
+
+    Inputs: `cidr`, `zones`; `nat_gateways`, without which tasks live in public subnets;
+    `interface_endpoints` to reach AWS without the internet; `flow_log_days`, or None for no logs.
+    Outputs: `placement`, where tasks and the database live.
+    Idle cost: free without a NAT gateway; each is 36.50 $ a month. Interface endpoints are 58.40 $
+    a zone.
     """
 
     placement: Placement

@@ -47,7 +47,13 @@ class SecretField:
 
 
 class GeneratedSecret(pulumi.ComponentResource):
-    """A secret with a generated password."""
+    """Create a secret in Secrets Manager with a generated password, once per version.
+
+    Inputs: `version`, incremented to rotate; `fields` beside the password, and `derived` ones made
+    of these; `durable` keeps a deleted secret for 30 days.
+    Outputs: `arn`, `password`; `field` names a field for a container.
+    Idle cost: 0.40 $ a month.
+    """
 
     arn: Output[str]
     password: Output[str]

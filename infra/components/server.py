@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 from pulumi import Input, ResourceOptions
 
-from infra import iam
+from infra.components import iam
 from infra.components.database import PORT, USER, Database
 from infra.components.fargate import Container, Platform, Service, ServiceArgs, Task, TaskArgs
 from infra.components.network import Placement
 from infra.components.secret import SecretField
-from infra.sizes import Size
+from trainyard.contract.fargate_sizes import Size
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def serve(
             container_name="migrate",
             container=Container(
                 image=args.image,
-                command=("python", "-m", "infra.migrate", dns_name),
+                command=("python", "-m", "trainyard.prefect.migrate", dns_name),
                 environment=database,
                 secrets={**password, **(migrating_with or {})},
             ),

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import pulumi
 from pulumi import ResourceOptions
 
-from infra import iam
+from infra.components import iam
 from infra.components.artifact_store import MLFLOW, ArtifactStore
 from infra.components.fargate import Container, Service, Task
 from infra.components.secret import GeneratedSecret, GeneratedSecretArgs
 from infra.components.server import ServerArgs, serve
-from infra.sizes import Size
+from trainyard.contract.fargate_sizes import Size
 
 PORT = 5000
 ADMIN, ADMIN_PASSWORD = "admin", "MLFLOW_AUTH_ADMIN_PASSWORD"
@@ -28,7 +28,15 @@ class TrackingServerArgs:
 
 
 class TrackingServer(pulumi.ComponentResource):
-    """MLflow's server as a service, and its schema migration as a task of its own."""
+    """Create MLflow's tracking server as a service, private and with a password.
+
+    Its administrator's secret and its schema migration, a task of its own, come with it.
+
+    Inputs: `store`, where it keeps artifacts; of `server` the `image`, the `database`, and `count`,
+    which is 0 until its schema is migrated.
+    Outputs: `uri`, `admin`, `service`, `migration`.
+    Idle cost: 7.75 $ a month with `minimal`, 11.43 with `standard` and `ha`.
+    """
 
     uri: str
     admin: GeneratedSecret

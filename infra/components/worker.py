@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import pulumi
 from pulumi import Input, Output, ResourceOptions
 
-from infra import iam
+from infra.components import iam
 from infra.components.event_observer import EventObserver
 from infra.components.fargate import Container, Platform, Service, ServiceArgs, TaskArgs
 from infra.components.flow_runs import FlowRuns
 from infra.components.network import Placement
 from infra.components.prefect_api import PrefectApi
-from infra.naming import Location
-from infra.sizes import Size
+from trainyard.contract.fargate_sizes import Size
+from trainyard.contract.naming import Location
 
 HEALTH_PORT = 8080
 OBSERVER = "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER"
@@ -37,7 +37,13 @@ class WorkerArgs:
 
 
 class Worker(pulumi.ComponentResource):
-    """The worker as a service."""
+    """Create Prefect's ECS worker as a service: it starts each flow run as a task of the cluster.
+
+    Inputs: `image`; `work_pool` and `api`, where it looks for runs; `flow_runs`, what it starts
+    them with; `observer`, whose queue it reads; `count` is 0 until the pool is registered.
+    Outputs: `service`.
+    Idle cost: 6.95 $ a month with `minimal`, 10.63 with `standard`, 21.26 with `ha` (two).
+    """
 
     service: Service
 
@@ -50,7 +56,7 @@ class Worker(pulumi.ComponentResource):
             container=Container(
                 image=args.image,
                 command=(
-                    *("python", "-m", "infra.prefect_worker"),
+                    *("python", "-m", "trainyard.prefect.patches.worker"),
                     *("worker", "start", "--type", "ecs", "--pool", args.work_pool),
                     "--with-healthcheck",
                     # `register` makes the pool; one that a worker makes has Prefect's defaults.

@@ -1,6 +1,8 @@
 """The policy pack: infra/policy/rules.py as Pulumi runs it, beside a preview or an up."""
 
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 from pulumi_policy import (
     EnforcementLevel,
@@ -10,7 +12,9 @@ from pulumi_policy import (
     ResourceValidationPolicy,
 )
 from pulumi_policy.proxy import UnknownValueError
-from rules import RULES, Rule
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # Pulumi runs the folder by itself
+from infra.policy.rules import RULES, Rule
 
 
 def stack_of(urn: str) -> str:

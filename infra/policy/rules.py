@@ -10,19 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infra.components.unscoped import UNSCOPED
+
 Properties = Mapping[str, Any]
 Check = Callable[[Properties], Iterator[str]]
 # Tags that every resource carries, for its bill and its owner.
 REQUIRED_TAGS = ("Project", "trainyard-stack")
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|API_KEY|AUTH_STRING|CREDENTIAL")
-# The only statements on every resource; infra/iam.py has their reasons.
-UNSCOPED = (
-    "DeployUnscoped",
-    "DescribeTaskDefinitions",
-    "ReadForPlans",
-    "RegistryLogin",
-    "Tunnel",
-)
 
 
 @dataclass(frozen=True)
@@ -73,14 +67,17 @@ def public_access(properties: Properties) -> Iterator[str]:
 
 
 def tls_only(properties: Properties) -> Iterator[str]:
-    """Clear text is refused."""
+    """Everybody's clear text is refused, by the bucket and for what is in it."""
     statements = document(properties, "policy")
     refuses = any(
         s["Effect"] == "Deny"
-        and s.get("Condition", {}).get("Bool", {}).get("aws:SecureTransport") == "false"
+        and s.get("Principal") in ("*", {"AWS": "*"})
+        and listed(s.get("Action")) == ["s3:*"]
+        and len(listed(s.get("Resource"))) == 2
+        and s.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
         for s in statements
     )
-    if statements and not refuses:
+    if isinstance(properties.get("policy"), str) and not refuses:
         yield "the bucket answers without TLS"
 
 
@@ -115,10 +112,16 @@ def key_rotates(properties: Properties) -> Iterator[str]:
 
 
 def narrow(properties: Properties) -> Iterator[str]:
-    """No action or service as a whole, no resource but named ones."""
-    for statement in document(properties, "policy"):
+    """No action or service as a whole, no resource or user but named ones."""
+    for statement in [
+        *document(properties, "policy"),
+        *document(properties, "assumeRolePolicy"),
+    ]:
         if statement["Effect"] != "Allow":
             continue
+        users = statement.get("Principal", {})
+        if any("*" in listed(u) for u in (users.values() if isinstance(users, dict) else [users])):
+            yield f"{statement.get('Sid')} is for everyone"
         if any(a == "*" or a.endswith(":*") for a in listed(statement.get("Action", []))):
             yield f"{statement.get('Sid')} allows whole services"
         everything = "*" in listed(statement.get("Resource", []))
@@ -152,16 +155,24 @@ def tagged(properties: Properties) -> Iterator[str]:
 
 
 def no_plain_secret(properties: Properties) -> Iterator[str]:
-    """Secrets come by `secrets`, never by `environment`."""
+    """Secrets come from Secrets Manager by `secrets`, never by `environment`."""
     for container in containers(properties):
         for variable in container.get("environment", []):
             if SECRET_NAME.search(variable["name"]):
                 yield f"{variable['name']} stands in the environment of {container['name']}"
+        for secret in container.get("secrets", []):
+            if not re.match(r"arn:[^:]+:secretsmanager:", secret["valueFrom"]):
+                yield f"{secret['name']} of {container['name']} isn't in Secrets Manager"
 
 
 def confined(properties: Properties) -> Iterator[str]:
-    """Not root, and nothing to write on, but for the tunnel's agent."""
+    """No powers; not root, and nothing to write on, but for the tunnel's agent."""
     for container in containers(properties):
+        if container.get("privileged"):
+            yield f"{container['name']} is privileged"
+        capabilities = container.get("linuxParameters", {}).get("capabilities", {})
+        if capabilities.get("drop") != ["ALL"] or capabilities.get("add"):
+            yield f"{container['name']} keeps capabilities"
         if container["name"] == "tunnel":
             continue
         if not container.get("readonlyRootFilesystem"):
@@ -226,9 +237,16 @@ RULES = (
     Rule("key-rotates", ("aws:kms/key:Key",), "Keys rotate.", "FSBP KMS.4", key_rotates),
     Rule(
         "iam-narrow",
-        ("aws:iam/policy:Policy", "aws:iam/rolePolicy:RolePolicy"),
-        "Roles may do named things on named resources.",
-        "FSBP IAM.1, IAM.21, CIS 2.14",
+        (
+            "aws:iam/policy:Policy",
+            "aws:iam/role:Role",
+            "aws:iam/rolePolicy:RolePolicy",
+            "aws:s3/bucketPolicy:BucketPolicy",
+            "aws:sns/topicPolicy:TopicPolicy",
+            "aws:sqs/queuePolicy:QueuePolicy",
+        ),
+        "Policies let named users do named things on named resources.",
+        "FSBP IAM.1, IAM.21, SQS.3, CIS 2.14",
         narrow,
     ),
     Rule(
@@ -265,8 +283,8 @@ RULES = (
     Rule(
         "container-confined",
         (TASK,),
-        "Containers aren't root and write no root.",
-        "FSBP ECS.5, ECS.20",
+        "Containers have no powers, aren't root and write no root.",
+        "FSBP ECS.4, ECS.5, ECS.20",
         confined,
     ),
     Rule(

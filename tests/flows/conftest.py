@@ -1,23 +1,38 @@
-from collections.abc import Iterator
-from contextlib import chdir
+"""What is too slow to make for every test: small trained models, an MLflow."""
+
+import contextlib
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
-from whole_runs import Place, place
+
+from tests.flows.taxi.trained import Trained, train_small
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, for copies: making them takes seconds."""
-    folder = tmp_path_factory.mktemp("tables")
-    with chdir(folder):
-        MlflowClient("sqlite:///mlflow.db").search_experiments()
-    return folder / "mlflow.db"
+def trained() -> Trained:
+    return train_small()
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
+    """An MLflow on a SQLite file, without a server. Tests share it: each takes names of its own."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with contextlib.chdir(folder):  # where MLflow then puts artifacts
+        return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
 
 
 @pytest.fixture
-def here(tmp_path: Path, empty_database: Path, prefect_server: str) -> Iterator[Place]:
-    """An MLflow and an artifact store of the test's own."""
-    with place(tmp_path, empty_database) as result:
-        yield result
+def client(database: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """`database`, with MLflow's own settings as they were once the test is over."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
+    return database
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

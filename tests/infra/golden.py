@@ -5,23 +5,13 @@ writes it anew.
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from infra import recorder
-from infra.readiness import Servers, note
-from infra.recorder import Recording
+from infra.estimate.recorder import Recording
+from tests.infra.example_stacks import stack
+from trainyard.contract.settings import PROFILES
 
 FOLDER = Path(__file__).parent / "golden"
-DIGEST = f"registry.example/trainyard@sha256:{'a' * 64}"
-IMAGES: dict[str, Any] = {"flowImage": DIGEST, "workerImage": DIGEST, "mlflowImage": DIGEST}
-ACCOUNT: dict[str, Any] = {
-    "stack": "account",
-    "kind": "account",
-    "githubRepository": "acme/rides",
-    "githubOwnerId": "11",
-    "githubRepositoryId": "22",
-    "stateBucket": "acme-state",
-}
+NAMES = ("account", *PROFILES)
 
 
 def table(stack: Recording) -> str:
@@ -42,21 +32,11 @@ def table(stack: Recording) -> str:
     return head + columns + "\n".join(sorted(rows)) + "\n"
 
 
-def stacks() -> dict[str, Recording]:
-    """What is shown: each profile in running order, with the stack's own servers."""
-    noted = note(Servers(mlflow=DIGEST, prefect=DIGEST))
-    made = {
-        profile: recorder.run(profile=profile, noted=noted, **IMAGES)
-        for profile in ("minimal", "standard", "ha")
-    }
-    return {**made, "account": recorder.run(**ACCOUNT)}
-
-
 def main() -> None:
     """Write the tables."""
     FOLDER.mkdir(exist_ok=True)
-    for name, stack in stacks().items():
-        (FOLDER / f"{name}.md").write_text(table(stack))
+    for name in NAMES:
+        (FOLDER / f"{name}.md").write_text(table(stack(name)))
     sys.stdout.write(f"wrote {FOLDER.name}/*.md\n")
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from infra.recorder import Recording, Resource
+from infra.estimate.recorder import Recording, Resource
 
 TYPES = {
     "aws:budgets/budget:Budget": "aws_budgets_budget",

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.recorder import Recording, Resource
+from infra.estimate.recorder import Recording, Resource
+from tests.conftest import ROOT
 from tests.infra import terraform_plan
-from tests.infra.test_stacks import STACKS, stack
+from tests.infra.example_stacks import STACKS, stack
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.audit
 CHECKOV = ROOT / ".venv-checkov/bin/checkov"
 REASONS = Path(__file__).with_name("checkov.yaml")
 OPTIONS = ("--output", "json", "--compact", "--skip-download")
@@ -114,7 +115,7 @@ SEEDS = [
     Seed("CKV_AWS_130", "ec2/subnet:Subnet", "private-0", {"mapPublicIpOnLaunch": True}),
     Seed("CKV_AWS_333", "ecs/service:Service", "worker-service", {"networkConfiguration": PUBLIC}),
     # Not CKV_AWS_334 and 335, on privileged containers and the host's processes: they look for keys
-    # that ECS doesn't have there. invariants.py looks for `privileged`.
+    # that ECS doesn't have there. The policy pack looks for `privileged`.
     Seed("CKV_AWS_249", TASK, "worker-definition", {"executionRoleArn": ROLE, "taskRoleArn": ROLE}),
     Seed(
         "CKV_AWS_336",

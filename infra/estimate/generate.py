@@ -1,0 +1,94 @@
+"""Writes what is generated from the settings, prices and a recorded stack: the `config:` part of
+infra/Pulumi.yaml, and the tables and the picture of infra/README.md.
+
+`python -m infra.estimate.generate`; a test holds the files to it.
+"""
+
+import json
+import sys
+from dataclasses import fields
+
+from pydantic.alias_generators import to_camel
+
+from infra.estimate import cost
+from infra.estimate.recorder import Recording
+from infra.settings import Settings
+from trainyard.contract.generated import between_marks
+from trainyard.contract.settings import PROFILES, Profile, allowed, declared
+from trainyard.paths import PROGRAM
+
+
+def picture(stack: Recording) -> str:
+    """Draw a stack's components and what each needs of the others, as a Mermaid diagram."""
+    named = {f"{r.type} {r.name}": r for r in stack.resources}
+    edges = set()
+    for resource in stack.resources:
+        here = stack.component(resource)
+        for dependency in resource.dependencies:
+            there = stack.component(named[dependency]) if dependency in named else ""
+            if here and there and here != there:
+                edges.add((here, there))
+    lines = [f"  {a} --> {b}" for a, b in sorted(edges)]
+    return "\n".join(["```mermaid", "flowchart LR", *lines, "```"]) + "\n"
+
+
+def project_config() -> str:
+    """Pulumi.yaml's declaration of every setting."""
+    lines = ["config:", "  aws:region:", "    value: us-east-1"]
+    for key, entry in declared(Settings).items():
+        lines.append(f"  {key}:")
+        lines += [
+            f"    {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in entry.items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def settings_table() -> str:
+    """The settings as a Markdown table."""
+    rows = ["| setting | default | allowed | what it does |", "|---|---|---|---|"]
+    known = {to_camel(name): field for name, field in Settings.model_fields.items()}
+    for key, entry in declared(Settings).items():
+        default = json.dumps(entry["default"]) if entry["default"] not in ("", [], {}) else ""
+        field = known[key]
+        rows.append(
+            f"| `{key}` | {default and f'`{default}`'} | {allowed(field)} | {field.description} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def profiles_table() -> str:
+    """What each profile decides, as a Markdown table."""
+    rows = [f"| | {' | '.join(PROFILES)} |", "|---" * (len(PROFILES) + 1) + "|"]
+    for field in fields(Profile):
+        values = [getattr(profile, field.name) for profile in PROFILES.values()]
+        cells = [{True: "yes", False: "no"}[v] if isinstance(v, bool) else f"{v}" for v in values]
+        rows.append(f"| {field.name.replace('_', ' ')} | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def generated() -> dict[str, dict[str, str]]:
+    """File of infra/ -> mark -> what stands between the marks of that name."""
+    return {
+        "Pulumi.yaml": {"settings": project_config()},
+        "README.md": {
+            "settings": settings_table(),
+            "profiles": profiles_table(),
+            "prices": cost.table(),
+            "picture": picture(cost.running(profile="standard")),
+        },
+    }
+
+
+def main() -> None:
+    """Write them."""
+    for name, parts in generated().items():
+        path = PROGRAM / name
+        text = path.read_text()
+        for mark, content in parts.items():
+            text = between_marks(text, mark, content)
+        path.write_text(text)
+        sys.stdout.write(f"wrote {path.name}\n")
+
+
+if __name__ == "__main__":
+    main()

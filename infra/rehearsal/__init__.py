@@ -1,1 +1,0 @@
-"""The cloud path on an emulator, by the same program and commands."""

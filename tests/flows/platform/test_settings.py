@@ -1,0 +1,25 @@
+import pytest
+
+from flows.platform.settings import Settings, SettingsError, load_settings
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINYARD_ARTIFACT_STORE", "s3://bucket/store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert load_settings() == Settings("s3://bucket/store", "http://mlflow:5000")
+
+
+def test_all_that_is_missing_is_named_at_once_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRAINYARD_ARTIFACT_STORE", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(
+        SettingsError, match=r"TRAINYARD_ARTIFACT_STORE and MLFLOW_TRACKING_URI not set.*`make up`"
+    ):
+        load_settings()
+
+
+def test_an_empty_setting_is_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINYARD_ARTIFACT_STORE", "a")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    with pytest.raises(SettingsError, match=r"^MLFLOW_TRACKING_URI not set"):
+        load_settings()

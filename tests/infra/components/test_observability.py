@@ -1,0 +1,33 @@
+"""What alarms look for in logs."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from infra.components.observability import (
+    NEW_CHAMPION,
+    RUN_MARKED_CRASHED,
+    RUN_REPORTED_CRASHED,
+)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("prefect.runner._state_proposer", RUN_REPORTED_CRASHED),
+        ("prefect_aws.observers.ecs", RUN_MARKED_CRASHED),
+        ("flows.taxi.train", NEW_CHAMPION),
+    ],
+)
+def test_what_is_logged_still_has_the_words_that_the_alarms_count(
+    module: str, words: tuple[str, ...]
+) -> None:
+    """A test of flows/ looks at a failed run's log itself."""
+    package, *rest = module.split(".")
+    spec = find_spec(package)  # not of the module: that would import what is above it
+    assert spec
+    assert spec.submodule_search_locations
+    source = Path(spec.submodule_search_locations[0]).joinpath(*rest).with_suffix(".py")
+    lines = source.read_text().splitlines()
+    assert [line for line in lines if all(word in line for word in words)]

@@ -1,0 +1,26 @@
+"""`make ui`: which pages of a stack only its VPC reaches."""
+
+from typing import Any
+
+import pytest
+
+from tests.trainyard.aws.fake_stack import OUTPUTS
+from trainyard.aws.tunnel import tunnels, ui
+from trainyard.tools.errors import StackError
+
+
+def test_private_pages_are_those_in_the_stacks_own_zone() -> None:
+    pages = tunnels({"trainyard": OUTPUTS})
+    assert pages == [("MLflow", "mlflow.dev.trainyard.internal", 5000)]
+
+
+def test_a_stack_that_is_not_up_is_told_how_it_comes_up() -> None:
+    class Nothing:
+        stack = "dev"
+
+        def outputs(self) -> dict[str, Any]:
+            return {}
+
+    stack: Any = Nothing()
+    with pytest.raises(StackError, match="isn't up: `make up STACK=dev`"):
+        ui(stack)

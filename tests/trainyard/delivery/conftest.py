@@ -1,0 +1,13 @@
+"""What the delivery tests share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.trainyard.delivery.registries import LocalRegistry, serve
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegistry]:
+    with serve(tmp_path_factory.mktemp("registry")) as running:
+        yield running

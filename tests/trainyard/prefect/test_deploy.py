@@ -1,0 +1,100 @@
+"""Deploying to a real Prefect server: prefect.yaml as it stands for different stacks, and what is
+removed.
+"""
+
+import os
+import subprocess
+import sys
+import uuid
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.responses import DeploymentResponse
+
+from tests.conftest import ROOT
+from tests.trainyard.prefect.projects import Project
+from trainyard.contract.outputs import ProcessWorkPool, StackOutputs, deploy_environment
+from trainyard.prefect.register import register
+
+pytestmark = pytest.mark.server
+
+# Loads once, for the lint, and not again.
+BREAKS = """
+from pathlib import Path
+
+from prefect import flow
+
+if Path("loaded").exists():
+    raise SystemExit(7)
+Path("loaded").touch()
+
+@flow
+def report(): ...
+"""
+
+
+@pytest.fixture
+def laptop(prefect_server: str) -> StackOutputs:
+    outputs = StackOutputs(
+        stack="laptop",
+        prefect_api_url=prefect_server,
+        tracking_uri="http://127.0.0.1:5000",
+        artifact_store=f"/home/me/{uuid.uuid4().hex}",
+        code_dir=str(ROOT),
+        work_pool=ProcessWorkPool(name=f"pool-{uuid.uuid4().hex[:8]}"),
+    )
+    register(outputs)
+    return outputs
+
+
+def deployed(outputs: StackOutputs) -> DeploymentResponse:
+    environment = os.environ | deploy_environment(outputs, image="repo@sha256:abc")
+    environment["PREFECT_API_URL"] = outputs.prefect_api_url
+    command = [sys.executable, "-m", "trainyard.prefect.deploy"]
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with get_client(sync_client=True) as client:
+        return client.read_deployment_by_name("taxi-train/taxi-train")
+
+
+def test_a_stack_decides_whether_schedules_start_runs_and_on_which_data(
+    laptop: StackOutputs,
+) -> None:
+    for active, data in ((True, "synthetic"), (False, "tlc"), (True, "s3://lake/taxi/")):
+        stack = laptop.model_copy(update={"active_schedules": active, "training_data": data})
+        deployment = deployed(stack)
+        assert [schedule.active for schedule in deployment.schedules] == [active]
+        assert deployment.parameters["data"] == data
+
+
+# --- prune ----------------------------------------------------------------------------------------
+def test_what_prefect_yaml_no_longer_has_is_removed_and_what_is_others_stays(
+    project: Project,
+) -> None:
+    pool = project.outputs.work_pool.name
+    project.make_by_hand("fit/tried")  # without the tag
+    project.make_by_hand("fit/elsewhere", pool, pool=None)
+    project.declare("load/monthly", "fit/monthly", "fit/weekly")
+    code, said = project.deploy()
+    assert code == 0, said
+    assert "Deployment 'fit/elsewhere' removed" in said
+    project.declare("load/monthly", "fit/weekly")
+    code, said = project.deploy()
+    assert code == 0, said
+    assert "Deployment 'fit/monthly' removed: prefect.yaml has it no longer" in said
+    assert project.there() == {"load/monthly", "fit/weekly", "fit/tried"}
+
+
+def test_a_deploy_that_stops_half_way_removes_nothing_and_says_so(project: Project) -> None:
+    pool = project.outputs.work_pool.name
+    project.make_by_hand("fit/gone", pool)
+    project.declare("load/monthly", "fit/monthly", "report/monthly", "load/weekly")
+    file = project.folder / "prefect.yaml"
+    file.write_text(file.read_text().replace("flows.py:report", "report.py:report"))
+    (project.folder / "report.py").write_text(BREAKS)
+    code, said = project.deploy()
+    assert code == 7, said
+    assert "removed" not in said
+    assert project.there() == {"load/monthly", "fit/monthly", "fit/gone"}

@@ -1,0 +1,209 @@
+"""What the emulator does beyond MiniStack, where no container is needed to see it."""
+
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.infra.components.emulated_iam import HERE, client, refused
+
+pytestmark = pytest.mark.server
+
+Call = Callable[[Any], Any]
+Right = tuple[str, str, dict[str, Any] | None]  # action, resource, condition
+ECS = f"arn:aws:ecs:us-east-1:{HERE}"
+
+
+def ec2_of(url: str, invocation: str) -> Any:
+    """A client whose calls are attempts of one invocation."""
+    root = boto3.Session("test", "test", region_name="us-east-1")
+    ec2 = root.client("ec2", endpoint_url=url)
+
+    def attempt(request: Any, **_: Any) -> None:
+        del request.headers["amz-sdk-invocation-id"]
+        request.headers["amz-sdk-invocation-id"] = invocation
+
+    ec2.meta.events.register("before-send.ec2", attempt)
+    return ec2
+
+
+def test_a_repeated_call_takes_effect_once(url: str) -> None:
+    first, again, other = (
+        ec2_of(url, name).create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+        for name in ("one", "one", "two")
+    )
+    assert first == again != other
+    vpcs = ec2_of(url, "look").describe_vpcs(Filters=[{"Name": "cidr", "Values": ["10.9.0.0/16"]}])
+    assert sorted(v["VpcId"] for v in vpcs["Vpcs"]) == sorted({first, other})
+
+
+def test_a_refused_call_may_be_repeated(url: str) -> None:
+    ec2 = ec2_of(url, "three")
+    for cidr in ("nonsense", "10.8.0.0/16"):
+        try:
+            made = ec2.create_vpc(CidrBlock=cidr)["Vpc"]
+        except ec2.exceptions.ClientError:
+            assert cidr == "nonsense"
+    assert made["CidrBlock"] == "10.8.0.0/16"
+
+
+# --- what IAM is asked ----------------------------------------------------------------------------
+CLUSTER, DEFINITION = f"{ECS}:cluster/c", f"{ECS}:task-definition/job:1"
+ON_CLUSTER = {"StringEquals": {"ecs:cluster": CLUSTER}}
+TO_TASKS = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+PASS = {
+    name: ("iam:PassRole", f"arn:aws:iam::{HERE}:role/{name}", TO_TASKS)
+    for name in ("execution", "task", "other")
+}
+RUN = ("ecs:RunTask", DEFINITION, ON_CLUSTER)
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "ecs-tasks.amazonaws.com"},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+)
+CONTAINERS = [{"name": "main", "image": "x", "memory": 128}]
+
+
+def run_task(client: Any, **given: Any) -> None:
+    client("ecs").run_task(cluster="c", taskDefinition="job", **given)
+
+
+# What a call needs, all of it: no right is asked on more than its resource, and none isn't asked.
+NEEDED: dict[str, tuple[Call, list[Right]]] = {
+    "a task, with its definition's roles": (run_task, [RUN, PASS["task"], PASS["execution"]]),
+    "a task with another role": (
+        lambda c: run_task(c, overrides={"taskRoleArn": PASS["other"][1]}),
+        [RUN, PASS["other"], PASS["execution"]],
+    ),
+    "a task with tags": (
+        lambda c: run_task(c, tags=[{"key": "k", "value": "v"}]),
+        [
+            RUN,
+            PASS["task"],
+            PASS["execution"],
+            (
+                "ecs:TagResource",
+                f"{ECS}:task/c/*",
+                {"StringEquals": {"ecs:CreateAction": "RunTask"}},
+            ),
+        ],
+    ),
+    "a stopped task": (
+        lambda c: c("ecs").stop_task(cluster="c", task="1"),
+        [("ecs:StopTask", f"{ECS}:task/c/1", ON_CLUSTER)],
+    ),
+    "a service": (
+        lambda c: c("ecs").update_service(cluster="c", service="web", desiredCount=0),
+        [("ecs:UpdateService", f"{ECS}:service/c/web", ON_CLUSTER)],
+    ),
+    "a definition, with its roles": (
+        lambda c: c("ecs").register_task_definition(
+            family="new",
+            taskRoleArn=PASS["task"][1],
+            executionRoleArn=PASS["execution"][1],
+            containerDefinitions=CONTAINERS,
+        ),
+        [
+            ("ecs:RegisterTaskDefinition", f"{ECS}:task-definition/new:*", None),
+            PASS["task"],
+            PASS["execution"],
+        ],
+    ),
+    "a call by TLS": (
+        lambda c: c("sns").list_topics(),
+        [("sns:ListTopics", "*", {"Bool": {"aws:SecureTransport": "true"}})],
+    ),
+    "a budget": (
+        lambda c: c("budgets").delete_budget(AccountId=HERE, BudgetName="b"),
+        [("budgets:ModifyBudget", f"arn:aws:budgets::{HERE}:budget/b", None)],
+    ),
+    "a look at a budget": (
+        lambda c: c("budgets").describe_budget(AccountId=HERE, BudgetName="b"),
+        [("budgets:ViewBudget", f"arn:aws:budgets::{HERE}:budget/b", None)],
+    ),
+    "parameters by path": (
+        lambda c: c("ssm").get_parameters_by_path(Path="/a/b"),
+        [("ssm:GetParametersByPath", f"arn:aws:ssm:us-east-1:{HERE}:parameter/a/b", None)],
+    ),
+    "a database's subnets": (
+        lambda c: c("rds").delete_db_subnet_group(DBSubnetGroupName="g"),
+        [("rds:DeleteDBSubnetGroup", f"arn:aws:rds:us-east-1:{HERE}:subgrp:g", None)],
+    ),
+    "a database's parameters": (
+        lambda c: c("rds").delete_db_parameter_group(DBParameterGroupName="g"),
+        [("rds:DeleteDBParameterGroup", f"arn:aws:rds:us-east-1:{HERE}:pg:g", None)],
+    ),
+    "alarms": (
+        lambda c: c("cloudwatch").delete_alarms(AlarmNames=["a"]),
+        [("cloudwatch:DeleteAlarms", f"arn:aws:cloudwatch:us-east-1:{HERE}:alarm:a", None)],
+    ),
+    "a dashboard": (
+        lambda c: c("cloudwatch").get_dashboard(DashboardName="d"),
+        [("cloudwatch:GetDashboard", f"arn:aws:cloudwatch::{HERE}:dashboard/d", None)],
+    ),
+    "a rule": (
+        lambda c: c("events").delete_rule(Name="r"),
+        [("events:DeleteRule", f"arn:aws:events:us-east-1:{HERE}:rule/r", None)],
+    ),
+    "a rule's targets": (
+        lambda c: c("events").list_targets_by_rule(Rule="r"),
+        [("events:ListTargetsByRule", f"arn:aws:events:us-east-1:{HERE}:rule/r", None)],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def job(url: str) -> None:
+    """A cluster, and a task definition with roles."""
+    for name in PASS:
+        client(url, "iam").create_role(RoleName=name, AssumeRolePolicyDocument=TRUST)
+    ecs = client(url, "ecs")
+    ecs.create_cluster(clusterName="c")
+    ecs.register_task_definition(
+        family="job",
+        taskRoleArn=PASS["task"][1],
+        executionRoleArn=PASS["execution"][1],
+        containerDefinitions=CONTAINERS,
+    )
+
+
+def allowed(url: str, call: Call, rights: list[Right]) -> bool:
+    """Whether a user with these rights is let through."""
+    statements = [
+        {"Effect": "Allow", "Action": action, "Resource": on, "Condition": condition or {}}
+        for action, on, condition in rights
+    ]
+    iam, name = client(url, "iam"), str(uuid.uuid4())
+    iam.create_user(UserName=name)
+    document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    if rights:
+        iam.put_user_policy(UserName=name, PolicyName="only", PolicyDocument=document)
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    given = {
+        "aws_access_key_id": key["AccessKeyId"],
+        "aws_secret_access_key": key["SecretAccessKey"],
+    }
+    return not refused(lambda: call(lambda service: client(url, service, **given)))
+
+
+@pytest.mark.parametrize("what", NEEDED)
+def test_a_call_needs_these_rights_and_each_of_them(url: str, job: None, what: str) -> None:
+    call, rights = NEEDED[what]
+    assert allowed(url, call, rights)
+    for lacking in rights:
+        assert not allowed(url, call, [r for r in rights if r != lacking]), lacking
+
+
+def test_a_right_on_one_cluster_is_none_on_another(url: str, job: None) -> None:
+    rights = [RUN, PASS["task"], PASS["execution"]]
+    assert not allowed(url, lambda c: c("ecs").run_task(cluster="d", taskDefinition="job"), rights)

@@ -1,0 +1,154 @@
+"""The front door: which command and which target, and what an error looks like."""
+
+from typing import Any
+
+import pytest
+
+from trainyard.__main__ import main
+from trainyard.aws import doctor, drift
+from trainyard.aws import stack as operations
+from trainyard.aws.pulumi_cli import Pulumi
+from trainyard.laptop import commands
+from trainyard.rehearsal import target
+from trainyard.tools.errors import StackError
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise AssertionError("not what was asked for")
+
+
+def ended(*arguments: str) -> int | str | None:
+    """The exit code of what is typed wrongly."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return ended.value.code
+
+
+def test_an_unknown_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended("deplyo", "dev") == 2
+    said = "".join(capsys.readouterr())
+    assert '"deploy"' in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["drift"], "STACK"),
+        (["up", "dev", "prod"], "prod"),
+        (["image", "--cpu", "arm"], "arm64"),
+        (["drift", "dev", "--isue"], "--isue"),
+    ],
+)
+def test_what_is_typed_wrongly_is_named_and_nothing_is_done(
+    typed: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Pulumi, "_call", refuse)
+    assert ended(*typed) == 2
+    said = "".join(capsys.readouterr())
+    assert told in said
+    assert "Traceback" not in said
+
+
+def test_an_error_of_ours_is_one_message_and_the_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> int:
+        raise StackError("the stack dev isn't up: `make up STACK=dev`")
+
+    monkeypatch.setattr(drift, "drift", fail)
+    assert main(["drift", "dev"]) == 1
+    said = capsys.readouterr()
+    assert said.err == "the stack dev isn't up: `make up STACK=dev`\n"
+    assert said.out == ""
+
+
+def test_any_other_error_is_ours_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> int:
+        raise KeyError("held_back")
+
+    monkeypatch.setattr(drift, "drift", fail)
+    with pytest.raises(KeyError):
+        main(["drift", "dev"])
+
+
+def test_a_commands_exit_code_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for code in (0, 1, 2):
+        monkeypatch.setattr(drift, "drift", lambda *_, code=code, **__: code)
+        assert main(["drift", "dev"]) == code
+
+
+def test_a_rehearsal_is_not_looked_for_on_aws(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "doctor", refuse)
+    assert main(["doctor", "rehearsal"]) == 1
+    assert "`make rehearse`" in capsys.readouterr().err
+
+
+# --- which target ---------------------------------------------------------------------------------
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the commands reach."""
+    seen = list[str]()
+
+    def on_laptop(act: Any) -> int:
+        act = getattr(act, "func", act)
+        seen.append(f"laptop {act.__name__}")
+        return 0
+
+    def on_stack(command: str) -> Any:
+        def act(pulumi: Pulumi) -> dict[str, Any]:
+            seen.append(f"{command} {pulumi.stack} in {pulumi.folder.name}")
+            return {"next": "make deploy"}
+
+        return act
+
+    monkeypatch.setattr(commands, "run", on_laptop)
+    for command in ("up", "down", "status", "deploy"):
+        monkeypatch.setattr(operations, command, on_stack(command))
+    monkeypatch.setattr(target, "end_rehearsal", lambda: seen.append("the rehearsal ends"))
+    return seen
+
+
+def test_without_a_stack_it_is_the_laptops(chosen: list[str]) -> None:
+    for command in ("up", "status", "deploy", "down"):
+        assert main([command]) == 0
+    assert chosen == ["laptop up", "laptop status", "laptop register_and_deploy", "laptop down"]
+
+
+def test_a_stack_on_aws_is_found_by_its_name(
+    chosen: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("up", "status", "deploy", "down"):
+        assert main([command, "dev"]) == 0
+    assert chosen == [f"{each} dev in infra" for each in ("up", "status", "deploy", "down")]
+    assert "make deploy" in capsys.readouterr().out  # what an `up` says is next
+
+
+def test_a_rehearsal_is_begun_by_up_found_by_others_and_ended_by_down(
+    chosen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun(*, released: bool = False) -> Pulumi:
+        chosen.append(f"begun{' for a release' * released}")
+        return Pulumi("rehearsal")
+
+    def found() -> Pulumi:
+        chosen.append("found")
+        return Pulumi("rehearsal")
+
+    monkeypatch.setattr(target, "opened", begun)
+    monkeypatch.setattr(target, "found", found)
+    for command in ("up", "status", "deploy", "down"):
+        assert main([command, "rehearsal"]) == 0
+    assert chosen == [
+        *("begun", "up rehearsal in infra"),
+        *("found", "status rehearsal in infra"),
+        *("found", "deploy rehearsal in infra"),
+        "the rehearsal ends",
+    ]
+    chosen.clear()
+    monkeypatch.setattr("trainyard.delivery.release.wanted_release", lambda: None)
+    monkeypatch.setattr("trainyard.delivery.release.release", lambda *_: None)
+    assert main(["release", "rehearsal"]) == 0
+    assert chosen == ["begun for a release"]

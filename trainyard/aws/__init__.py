@@ -1,0 +1,1 @@
+"""Operating a stack on AWS: up, preview, drift, doctor, bootstrap, one-off tasks, tunnels."""

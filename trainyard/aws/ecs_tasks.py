@@ -1,0 +1,182 @@
+"""What a stack runs on ECS beside its services: one-off tasks, and what is left of them."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from trainyard.contract.naming import Names
+from trainyard.tools.console import say
+from trainyard.tools.errors import StackError
+
+TASK_MINUTES = 15
+
+
+class StackBackend(Protocol):
+    """What operating a stack needs of AWS: tasks that end, parameters, a secret."""
+
+    def run_task(self, name: str, command: Sequence[str] | None = None) -> None:
+        """Run one of the stack's one-off tasks to its end."""
+
+    def read_parameter(self, name: str) -> str:
+        """What was noted down."""
+
+    def write_parameter(self, name: str, value: str) -> None:
+        """Note something down."""
+
+    def read_secret(self, arn: str) -> str:
+        """The secret that opens Prefect Cloud."""
+
+
+@dataclass(frozen=True)
+class EcsTasks:
+    """Run a stack's one-off ECS tasks; read and write its parameters."""
+
+    session: Any
+    tasks: dict[str, Any]
+    clock: Callable[[float], None] = time.sleep
+
+    def start_task(
+        self, name: str, command: Sequence[str] | None = None, *, remote_control: bool = False
+    ) -> str:
+        """Start one of the stack's one-off tasks."""
+        definition = self.tasks["definitions"][name]
+        overrides: dict[str, Any] = {}
+        if command:
+            container = name.split("-")[0]
+            overrides = {"containerOverrides": [{"name": container, "command": list(command)}]}
+        answer = self.session.client("ecs").run_task(
+            cluster=self.tasks["cluster"],
+            taskDefinition=definition,
+            launchType="FARGATE",
+            enableExecuteCommand=remote_control,
+            networkConfiguration={
+                "awsvpcConfiguration": {
+                    "subnets": self.tasks["subnets"],
+                    "securityGroups": [self.tasks["security_groups"][name]],
+                    "assignPublicIp": "ENABLED" if self.tasks["public_addresses"] else "DISABLED",
+                }
+            },
+            overrides=overrides,
+        )
+        if answer["failures"]:
+            raise StackError(f"ECS doesn't start {name}: {answer['failures'][0].get('reason')}")
+        return str(answer["tasks"][0]["taskArn"])
+
+    def describe(self, arn: str) -> dict[str, Any]:
+        """A task as ECS sees it."""
+        answer = self.session.client("ecs").describe_tasks(
+            cluster=self.tasks["cluster"], tasks=[arn]
+        )
+        if not answer["tasks"]:
+            raise StackError(f"ECS knows nothing of {arn} any more")
+        task: dict[str, Any] = answer["tasks"][0]
+        return task
+
+    def run_task(self, name: str, command: Sequence[str] | None = None) -> None:
+        """Run a one-off task to its end; say its log meanwhile, and fail where it did."""
+        arn = self.start_task(name, command)
+        log = self._log(name, arn)
+        for _ in range(TASK_MINUTES * 20):
+            task = self.describe(arn)
+            if task["lastStatus"] == "STOPPED":
+                break
+            self._tell(log)
+            self.clock(3)
+        else:
+            raise StackError(f"{name} still runs after {TASK_MINUTES} minutes: {arn}")
+        self.clock(3)  # its last lines come some seconds after its end
+        while self._tell(log):
+            pass
+        code = task["containers"][0].get("exitCode")
+        if code != 0:
+            reason = task.get("stoppedReason") or task["containers"][0].get("reason") or "no reason"
+            raise StackError(f"{name} ended with {code} ({reason}); its last lines are above")
+
+    @staticmethod
+    def _tell(log: Iterator[list[str]]) -> bool:
+        """Say what the log has by now; whether it had anything."""
+        lines = next(log)
+        for line in lines:
+            say(f"  | {line}")
+        return bool(lines)
+
+    def _log(self, name: str, arn: str) -> Iterator[list[str]]:
+        """What a task's log has, each time beyond the last."""
+        definition = self.session.client("ecs").describe_task_definition(
+            taskDefinition=self.tasks["definitions"][name]
+        )["taskDefinition"]["containerDefinitions"][0]
+        group = definition["logConfiguration"]["options"]["awslogs-group"]
+        stream = f"{definition['name']}/{definition['name']}/{arn.rsplit('/', 1)[1]}"
+        logs = self.session.client("logs")
+        seen: dict[str, Any] = {}
+        while True:
+            try:
+                answer = logs.get_log_events(
+                    logGroupName=group, logStreamName=stream, startFromHead=True, **seen
+                )
+            except logs.exceptions.ResourceNotFoundException:
+                yield []  # the container hasn't begun, or never did
+                continue
+            seen = {"nextToken": answer["nextForwardToken"]}
+            yield [event["message"].rstrip() for event in answer["events"]]
+
+    def read_parameter(self, name: str) -> str:
+        """Read a parameter of the stack."""
+        found = self.session.client("ssm").get_parameter(Name=name)
+        return str(found["Parameter"]["Value"])
+
+    def read_secret(self, arn: str) -> str:
+        """Read a secret; it goes no further than the environment of what needs it."""
+        secrets = self.session.client("secretsmanager")
+        try:
+            return str(secrets.get_secret_value(SecretId=arn)["SecretString"])
+        except secrets.exceptions.ClientError as error:
+            raise StackError(
+                f"Prefect Cloud's API key can't be read ({error}): set PREFECT_API_KEY, or let "
+                f"who deploys read {arn}"
+            ) from None
+
+    def write_parameter(self, name: str, value: str) -> None:
+        """Overwrite a parameter of the stack."""
+        self.session.client("ssm").put_parameter(Name=name, Value=value, Overwrite=True)
+
+
+def aws(outputs: dict[str, Any]) -> EcsTasks:
+    """AWS, in the stack's region."""
+    return EcsTasks(session_in(region_of(outputs)), outputs["tasks"])
+
+
+def region_of(outputs: dict[str, Any]) -> str:
+    """Give the stack's region, from its outputs."""
+    return str(outputs["trainyard"]["work_pool"]["region"])
+
+
+def session_in(region: str) -> Any:
+    """Open a boto3 session with this shell's credentials."""
+    import boto3
+
+    return boto3.Session(region_name=region)
+
+
+def deregister(session: Any, names: Names) -> None:
+    """Deregister every task definition that logs to the stack's log groups.
+
+    So it finds those of a stack that is half-made, or half-removed, and no other stack's.
+    """
+    from botocore.config import Config  # type: ignore[import-untyped]
+
+    # AWS slows down who makes hundreds of such calls.
+    patient = Config(retries={"mode": "adaptive", "total_max_attempts": 20})
+    ecs = session.client("ecs", config=patient)
+    pages = ecs.get_paginator("list_task_definitions").paginate()
+    for arn in [arn for page in pages for arn in page["taskDefinitionArns"]]:
+        # prefect_: as Prefect's worker names them
+        if arn.split("/")[-1].startswith((names(""), "prefect_")):
+            answer = ecs.describe_task_definition(taskDefinition=arn)
+            groups = [
+                container.get("logConfiguration", {}).get("options", {}).get("awslogs-group", "")
+                for container in answer["taskDefinition"]["containerDefinitions"]
+            ]
+            if any(group.startswith(names.log_group("")) for group in groups):
+                ecs.deregister_task_definition(taskDefinition=arn)

@@ -1,0 +1,139 @@
+"""Operating a stack on AWS: `make up|deploy|down|status STACK=`, each step in the right order.
+
+Up: the stack with its new services held back, migrations, servers, `register`, the worker. Each
+step finds what an earlier, killed run has done, so the answer to a broken `up` is another one.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainyard.aws.ecs_tasks import StackBackend, aws, deregister, region_of, session_in
+from trainyard.aws.pulumi_cli import Pulumi
+from trainyard.contract.naming import OUTPUTS, READY, Names
+from trainyard.contract.readiness import Servers, note
+from trainyard.paths import REPO
+from trainyard.tools.console import say
+from trainyard.tools.errors import StackError
+
+Connect = Callable[[dict[str, Any]], StackBackend]
+Step = Callable[[str], AbstractContextManager[object]]
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """A step that is said as it begins."""
+    say(what)
+    yield
+
+
+def up(pulumi: Pulumi, connect: Connect = aws, step: Step = told) -> dict[str, Any]:
+    """Bring a stack up, in order, and give its outputs. What is done already is left alone."""
+    names = Names(pulumi.stack)
+    with step("the stack"):
+        pulumi.up()
+        outputs = pulumi.outputs()
+    if "held_back" not in outputs or not outputs["held_back"] or not outputs["flow_image"]:
+        return outputs
+    cloud = connect(outputs)
+    servers = Servers(**outputs["servers"])
+    registered = "worker" not in outputs["held_back"]
+    for server in ("mlflow", "prefect"):
+        if getattr(servers, server) and server in outputs["held_back"]:
+            with step(f"migrating {server}'s database"):
+                cloud.run_task(f"migrate-{server}")
+            registered = registered and server != "prefect"
+    ready_parameter = names.parameter(READY)
+    if set(outputs["held_back"]) - {"worker"}:
+        cloud.write_parameter(ready_parameter, note(servers, registered=registered))
+        with step("starting the servers"):
+            pulumi.up()
+    if not registered:
+        with step("telling Prefect of the stack"):
+            run_deployer(pulumi, outputs, cloud, "--register-only")
+        cloud.write_parameter(ready_parameter, note(servers))
+        with step("starting the worker"):
+            pulumi.up()
+    return pulumi.outputs()
+
+
+def made(pulumi: Pulumi) -> dict[str, Any]:
+    """The outputs of a stack that is up.
+
+    Raises:
+        StackError: it isn't.
+    """
+    outputs = pulumi.outputs()
+    if "next" not in outputs:
+        raise not_up(pulumi.stack)
+    return outputs
+
+
+def not_up(stack: str) -> StackError:
+    """What to say of a stack that nobody has brought up."""
+    return StackError(f"the stack {stack} isn't up: `make up STACK={stack}`")
+
+
+def deploy(pulumi: Pulumi, connect: Connect = aws) -> None:
+    """Register the stack, then make prefect.yaml's deployments, with the settings' flow image."""
+    outputs = made(pulumi)
+    if not outputs.get("flow_image"):
+        raise StackError(outputs["next"])
+    run_deployer(pulumi, outputs, connect(outputs))
+
+
+def run_deployer(
+    pulumi: Pulumi,
+    outputs: dict[str, Any],
+    cloud: StackBackend,
+    *options: str,
+    code: Path = REPO,
+) -> None:
+    """Run `python -m trainyard.prefect` where Prefect's API is reached: inside the VPC, from the
+    flows' image, or here, from `code`.
+    """
+    parameter = Names(pulumi.stack).parameter(OUTPUTS)
+    command = ["python", "-m", "trainyard.prefect", parameter, *options]
+    if outputs["servers"]["prefect"]:  # private: only who is inside the VPC reaches it
+        cloud.run_task("deployer", command)
+    else:
+        environment = {
+            "AWS_DEFAULT_REGION": region_of(outputs),
+            "TRAINYARD_IMAGE": outputs["flow_image"],
+        }
+        if not os.environ.get("PREFECT_API_KEY"):
+            secret = outputs["trainyard"]["work_pool"]["api_secret"]
+            environment["PREFECT_API_KEY"] = cloud.read_secret(secret)
+        pulumi.run_here(command, environment, code)
+
+
+def down(pulumi: Pulumi, session: Callable[[str], Any] | None = None) -> None:
+    """Remove a stack, and then the task definitions that Pulumi leaves: services may go back to
+    older ones, and those of runs are made by Prefect's worker.
+
+    Args:
+        session: from a region, what boto3 clients are made of.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+
+    region = pulumi.run("config", "get", "aws:region").strip()
+    pulumi.destroy()
+    say("deregistering task definitions")
+    try:
+        deregister((session or session_in)(region), Names(pulumi.stack))
+    except (BotoCoreError, ClientError) as error:
+        raise StackError(
+            f"the stack is removed, but not all of its task definitions are deregistered: {error} "
+            f"(they cost nothing; `make down STACK={pulumi.stack}` goes on from here)"
+        ) from None
+
+
+def status(pulumi: Pulumi) -> None:
+    """Say what the stack is, and what to type next."""
+    outputs = made(pulumi)
+    shown = {k: v for k, v in outputs.items() if k in ("services", "held_back", "trainyard")}
+    say(json.dumps(shown, indent=2))
+    say(outputs["next"])

@@ -1,0 +1,77 @@
+"""`make ui STACK=`: a stack's private pages, through a task inside its VPC."""
+
+import json
+import signal
+import subprocess
+from typing import Any
+
+from trainyard.aws.ecs_tasks import EcsTasks, aws, region_of
+from trainyard.aws.pulumi_cli import Pulumi
+from trainyard.aws.stack import made
+from trainyard.tools.console import say
+from trainyard.tools.errors import StackError
+
+
+def tunnels(outputs: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """The stack's private pages: name, host, port."""
+    found = []
+    for name, address in (
+        ("MLflow", outputs["trainyard"]["tracking_uri"]),
+        ("Prefect", outputs["trainyard"]["prefect_api_url"]),
+    ):
+        host, _, port = address.removeprefix("http://").split("/")[0].partition(":")
+        if host.endswith(".trainyard.internal"):
+            found.append((name, host, int(port)))
+    return found
+
+
+def ui(pulumi: Pulumi) -> None:
+    """Open the private pages here until Ctrl-C: a task in the VPC forwards their ports."""
+    outputs = made(pulumi)
+    pages = tunnels(outputs) if "trainyard" in outputs else []
+    if not pages:
+        say("the stack has no private pages: MLflow and Prefect are elsewhere")
+        return
+    cloud = aws(outputs)
+    say("starting the tunnel (about a minute)")
+    arn = cloud.start_task("tunnel", remote_control=True)
+    sessions: list[subprocess.Popen[bytes]] = []
+    try:
+        target = _target(cloud, arn)
+        for name, host, port in pages:
+            parameters = {"host": [host], "portNumber": [str(port)], "localPortNumber": [str(port)]}
+            command = [
+                *("aws", "ssm", "start-session", "--target", target),
+                *("--document-name", "AWS-StartPortForwardingSessionToRemoteHost"),
+                *("--parameters", json.dumps(parameters)),
+                *("--region", region_of(outputs)),
+            ]
+            sessions.append(subprocess.Popen(command))  # noqa: S603
+            say(f"{name}: http://localhost:{port}")
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    except FileNotFoundError:
+        raise StackError(
+            "a tunnel needs the AWS CLI and its Session Manager plug-in on this machine"
+        ) from None
+    finally:
+        for session in sessions:
+            session.terminate()
+        cloud.session.client("ecs").stop_task(
+            cluster=cloud.tasks["cluster"], task=arn, reason="make ui has ended"
+        )
+        say("the tunnel is closed")
+
+
+def _target(cloud: EcsTasks, arn: str) -> str:
+    """Systems Manager's name for the tunnel's container, once its agent answers."""
+    for _ in range(60):
+        task = cloud.describe(arn)
+        container = task["containers"][0]
+        agents = container.get("managedAgents", [])
+        if any(agent["lastStatus"] == "RUNNING" for agent in agents):
+            cluster = cloud.tasks["cluster"].rsplit("/", 1)[1]
+            return f"ecs:{cluster}_{arn.rsplit('/', 1)[1]}_{container['runtimeId']}"
+        if task["lastStatus"] == "STOPPED":
+            raise StackError(f"the tunnel stopped: {task.get('stoppedReason')}")
+        cloud.clock(3)
+    raise StackError("the tunnel's agent doesn't answer after three minutes")

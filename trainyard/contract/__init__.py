@@ -1,0 +1,1 @@
+"""What the Pulumi program and the tool share: settings, names, StackOutputs, releases, gating."""

@@ -1,0 +1,100 @@
+"""Names. Physical names are fixed only where something outside relies on them; the rest Pulumi
+makes unique.
+
+A logical name begins with the stack's prefix, so that what Pulumi makes of it (the name and 8 more
+characters) does too: that is how roles can be limited to "the stack's own resources".
+"""
+
+from dataclasses import dataclass
+
+# The images of a stack; each has a repository of its name.
+IMAGES = ("flow", "worker", "mlflow")
+BUILD_CACHE = "buildcache"
+STACK_TAG = "trainyard-stack"
+# The stack that lives on an emulator: its commands start one.
+REHEARSAL = "rehearsal"
+# What starts so belongs to Trainyard's stacks; nothing else is touched.
+OWN = "trainyard-*"
+# The GitHub environment whose jobs may only look.
+PREVIEW_ENVIRONMENT = "preview"
+# The policy that bounds every role of the stacks (infra/components/boundary.py).
+BOUNDARY = "trainyard-boundary"
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of one stack."""
+
+    stack: str
+
+    @property
+    def prefix(self) -> str:
+        """What every name of the stack begins with."""
+        return f"trainyard-{self.stack}"
+
+    def __call__(self, part: str) -> str:
+        """A component's name."""
+        return f"{self.prefix}-{part}"
+
+    def log_group(self, part: str) -> str:
+        """A component's log group."""
+        return f"/trainyard/{self.stack}/{part}"
+
+    @property
+    def parameters(self) -> str:
+        """Where the stack's parameters are in Systems Manager's store."""
+        return f"/trainyard/{self.stack}"
+
+    def parameter(self, part: str) -> str:
+        """One of them."""
+        return f"{self.parameters}/{part}"
+
+    @property
+    def namespace(self) -> str:
+        """The private DNS zone of the stack's servers."""
+        return f"{self.stack}.trainyard.internal"
+
+
+# Parameters of a stack: StackOutputs; which servers' schemas are as their images want them; the
+# release that it was last told to run; those whose smoke run completed.
+OUTPUTS, READY, RELEASE, RELEASES = "outputs", "ready", "release", "releases"
+
+
+def repository(name: str) -> str:
+    """An image repository's name in the account's registry."""
+    return f"trainyard/{name}"
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a stack lives: plain values, known before anything is created."""
+
+    partition: str
+    account: str
+    region: str
+
+    def arn(self, service: str, resource: str, *, account: str | None = None) -> str:
+        """The ARN of a resource in this account and region."""
+        owner = self.account if account is None else account
+        return f"arn:{self.partition}:{service}:{self.region}:{owner}:{resource}"
+
+    def global_arn(self, service: str, resource: str, *, account: str | None = None) -> str:
+        """The ARN of a resource that belongs to no region, as IAM's do; S3's belong to no account
+        either.
+        """
+        owner = self.account if account is None else account
+        return f"arn:{self.partition}:{service}::{owner}:{resource}"
+
+    def bucket_arn(self, name: str) -> str:
+        """A bucket's ARN, from its name."""
+        return self.global_arn("s3", name, account="")
+
+    @property
+    def boundary_arn(self) -> str:
+        """The boundary that the account's stack makes."""
+        return self.global_arn("iam", f"policy/{BOUNDARY}")
+
+    def registry(self, account: str = "") -> str:
+        """The host of an account's image registry."""
+        suffix = "amazonaws.com.cn" if self.partition == "aws-cn" else "amazonaws.com"
+        return f"{account or self.account}.dkr.ecr.{self.region}.{suffix}"

@@ -1,0 +1,1 @@
+"""From a commit to a running stack: images, registry, release, rollback."""

@@ -1,0 +1,317 @@
+"""`make release|rollback|smoke STACK=`: bring a release to a stack, go back to the one before, or
+see whether the stack works.
+
+A release is told to the stack first, in a parameter of it, so that every later `make up` keeps its
+images and a release that was killed is finished by the next. Then: `up`, the deployments, a run of
+the smoke deployment; what completed that is recorded, and can be gone back to.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from trainyard.aws.ecs_tasks import StackBackend, aws
+from trainyard.aws.pulumi_cli import Pulumi
+from trainyard.aws.stack import Connect, run_deployer, up
+from trainyard.contract.naming import RELEASE, RELEASES, Names
+from trainyard.contract.readiness import NOTHING_DONE
+from trainyard.contract.release import Release, ReleaseRecord
+from trainyard.paths import RELEASE_FILE, REPO
+from trainyard.tools.console import say
+from trainyard.tools.errors import StackError
+from trainyard.tools.git import GitError, files_of, git
+
+KEPT = 5
+# What a parameter of Systems Manager's standard tier holds.
+MAX_BYTES = 4096
+# What opens Prefect Cloud; a stack's own server is opened by another.
+API_KEY = "PREFECT_API_KEY"
+HISTORY = TypeAdapter(tuple[Release, ...])
+
+
+# --- what the terminal and the job's summary show -------------------------------------------------
+@dataclass
+class Steps:
+    """The steps of a command, with their times."""
+
+    title: str
+    rows: list[tuple[str, float, bool]] = field(default_factory=list)
+    error: str = ""
+    next: str = ""
+    """What to type after a failure."""
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        """A step."""
+        say(what)
+        started, done = time.monotonic(), False
+        try:
+            yield
+            done = True
+        finally:
+            self.rows.append((what, time.monotonic() - started, done))
+
+    def show(self) -> None:
+        """Print the table, and put it into the summary of a GitHub job."""
+        say(f"\n{self.heading}")
+        for what, seconds, done in self.rows:
+            say(f"{'✓' if done else '✗'} {what:<30}{seconds:6.0f} s")
+        if self.error:
+            say(self.error)
+            if self.next:
+                say(f"next: {self.next}")
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with Path(summary).open("a") as file:
+                file.write(self.markdown())
+
+    @property
+    def heading(self) -> str:
+        """What was done, and whether it was."""
+        return f"{self.title}{' failed' if self.error else ''}"
+
+    def markdown(self) -> str:
+        """The table for people at GitHub."""
+        lines = [f"### {self.heading}", ""]
+        if self.rows:
+            lines += ["| | step | seconds |", "|---|---|---:|"]
+        for what, seconds, done in self.rows:
+            lines.append(f"| {'✓' if done else '✗'} | {what} | {seconds:.0f} |")
+        if self.error:
+            lines += ["", "```text", self.error, "```"]
+            if self.next:
+                lines += ["", f"Next: `{self.next}`"]
+        return "\n".join(lines) + "\n\n"
+
+
+# --- the stack's memory ---------------------------------------------------------------------------
+@dataclass(frozen=True)
+class History:
+    """What a stack was told to run, and what completed."""
+
+    told: ReleaseRecord | None
+    """By the last release or rollback."""
+    completed: tuple[Release, ...]
+    """Whose smoke run completed, the newest first."""
+
+    @property
+    def settled(self) -> Release | None:
+        """What the stack runs, if the last command came to its end."""
+        return self.told.release if self.told and self.told.completed else None
+
+    def before(self) -> Release | None:
+        """The release to go back to."""
+        if self.settled:
+            return next(iter(self.completed[1:]), None)
+        # A rollback that didn't complete goes where it wanted to.
+        wanted = [each for each in self.completed if self.told and each == self.told.release]
+        return next(iter([*wanted, *self.completed]), None)
+
+    def with_newest(self, release: Release) -> tuple[Release, ...]:
+        """The completed releases once this one has.
+
+        One that was there before has been gone back to: what came after it is forgotten.
+        """
+        at = next((i + 1 for i, each in enumerate(self.completed) if each == release), 0)
+        kept = (release, *self.completed[at:])[:KEPT]
+        while len(HISTORY.dump_json(kept)) > MAX_BYTES:
+            kept = kept[:-1]
+        return kept
+
+
+def read_history(cloud: StackBackend, names: Names) -> History:
+    """What the stack's parameters say."""
+    told = cloud.read_parameter(names.parameter(RELEASE))
+    completed = cloud.read_parameter(names.parameter(RELEASES))
+    return History(
+        ReleaseRecord.model_validate_json(told) if told != NOTHING_DONE else None,
+        HISTORY.validate_json(completed),
+    )
+
+
+# --- commands -------------------------------------------------------------------------------------
+def release(pulumi: Pulumi, wanted: Release, steps: Steps, connect: Connect = aws) -> None:
+    """Bring a release to a stack; nothing happens where it is there already."""
+    outputs = look(pulumi, steps, make=True)
+    history = read_history(connect(outputs), Names(pulumi.stack))
+    if history.settled and history.settled.tree == wanted.tree:
+        steps.title = (
+            f"{pulumi.stack}: nothing to deploy, it runs {short(history.settled)},"
+            " which is made of the same files"
+        )
+        return
+    bring(pulumi, outputs, wanted, history, steps, connect)
+
+
+def rollback(pulumi: Pulumi, steps: Steps, connect: Connect = aws) -> None:
+    """Bring the release to a stack that completed there before."""
+    outputs = look(pulumi, steps)
+    history = read_history(connect(outputs), Names(pulumi.stack))
+    wanted = history.before()
+    if wanted is None:
+        runs = f" but {short(history.settled)}, which it runs" if history.settled else ""
+        raise StackError(
+            f"there is nothing to go back to: {pulumi.stack} completed no release{runs}"
+        )
+    bring(pulumi, outputs, wanted, history, steps, connect)
+
+
+def smoke(pulumi: Pulumi, steps: Steps, connect: Connect = aws) -> None:
+    """Run the smoke deployment as it is, and wait for its end."""
+    outputs = pulumi.outputs()
+    if not outputs.get("flow_image"):
+        raise StackError(outputs.get("next") or f"{pulumi.stack} isn't up: make up")
+    with steps("smoke run"):
+        run_deployer(pulumi, outputs, connect(outputs), "--smoke")
+
+
+def look(pulumi: Pulumi, steps: Steps, *, make: bool = False) -> dict[str, Any]:
+    """The stack's outputs; a new stack is made first, to have somewhere to write."""
+    if pins := pinned(pulumi):
+        raise StackError(
+            f"{' and '.join(pins)} in the settings of {pulumi.stack} would win over the release: "
+            f"`pulumi config rm NAME --stack {pulumi.stack}` in infra/, for each"
+        )
+    outputs = pulumi.outputs()
+    if not outputs and make:
+        with steps("a new stack"):
+            pulumi.up()
+        outputs = pulumi.outputs()
+    if "tasks" not in outputs:
+        raise StackError(f"{pulumi.stack} is no environment, or isn't up yet")
+    return outputs
+
+
+def pinned(pulumi: Pulumi) -> list[str]:
+    """Images that the stack's settings name."""
+    config = json.loads(pulumi.run("config", "--json"))
+    names = ("flowImage", "workerImage", "mlflowImage")
+    return [name for name in names if config.get(f"trainyard:{name}", {}).get("value")]
+
+
+def bring(
+    pulumi: Pulumi,
+    outputs: dict[str, Any],
+    wanted: Release,
+    history: History,
+    steps: Steps,
+    connect: Connect,
+) -> None:
+    """The steps of every release: each can be repeated, and the last one makes it count."""
+    names = Names(pulumi.stack)
+    steps.title = f"{pulumi.stack}: {replacing(wanted, history.told)}"
+    say(steps.title)
+    with code_of(wanted, outputs) as code:
+        # From here on the stack may be left half-way.
+        steps.next = f"make {'rollback' if history.completed else 'release'} STACK={pulumi.stack}"
+        note(connect(outputs), names, wanted, completed=False)
+        outputs = up(pulumi, connect, steps)
+        if outputs["held_back"] or outputs["flow_image"] != wanted.images.flow:
+            raise StackError(
+                f"{pulumi.stack} doesn't run the release: was another one started meanwhile? "
+                f"{outputs['next']}"
+            )
+        cloud = connect(outputs)
+        with steps("deployments"):
+            run_deployer(pulumi, outputs, cloud, code=code)
+        with steps("smoke run"):
+            run_deployer(pulumi, outputs, cloud, "--smoke", code=code)
+    completed = HISTORY.dump_json(history.with_newest(wanted)).decode()
+    cloud.write_parameter(names.parameter(RELEASES), completed)
+    note(cloud, names, wanted, completed=True)
+
+
+def note(cloud: StackBackend, names: Names, wanted: Release, *, completed: bool) -> None:
+    """Note in the stack what it shall run: the program reads it at every `up`."""
+    told = ReleaseRecord(release=wanted, completed=completed)
+    cloud.write_parameter(names.parameter(RELEASE), told.model_dump_json())
+
+
+@contextmanager
+def code_of(wanted: Release, outputs: dict[str, Any]) -> Iterator[Path]:
+    """Where the release's prefect.yaml and deployer are: its commit's files, not this clone's.
+
+    A private Prefect is told from inside, by the release's flow image, which has them.
+    """
+    if outputs["trainyard"]["work_pool"]["api_secret_variable"] != API_KEY:
+        yield REPO
+        return
+    try:
+        git("cat-file", "-e", f"{wanted.commit}^{{commit}}")
+    except GitError as error:
+        raise StackError(
+            f"{error}\nThis clone has to have the commit {wanted.commit}, whose prefect.yaml is to "
+            f"be deployed: `git fetch origin {wanted.commit}`, and again"
+        ) from error
+    with files_of(wanted.commit) as folder:
+        yield folder
+
+
+def replacing(wanted: Release, told: ReleaseRecord | None) -> str:
+    """Which release takes whose place; older ones are called so where the clone knows."""
+    if told is None or told.release.commit == wanted.commit:
+        return short(wanted)
+    try:
+        git("merge-base", "--is-ancestor", wanted.commit, told.release.commit)
+        what = " (older)"
+    except GitError:  # it isn't, or the clone doesn't know
+        what = ""
+    return f"{short(wanted)}{what} in place of {short(told.release)}"
+
+
+def short(release: Release) -> str:
+    """A release as people say it."""
+    return release.commit[:12]
+
+
+def wanted_release() -> Release:
+    """What `make publish` made."""
+    try:
+        return Release.read(RELEASE_FILE)
+    except FileNotFoundError:
+        raise StackError(
+            f"there is no {RELEASE_FILE.relative_to(REPO)}: `make publish` builds the images, "
+            "pushes them, and writes it"
+        ) from None
+    except ValidationError as error:
+        raise StackError(
+            f"{RELEASE_FILE.relative_to(REPO)} isn't what `make publish` writes: run it again\n"
+            f"{error}"
+        ) from None
+
+
+Command = Literal["release", "rollback", "smoke"]
+
+
+def deliver(command: Command, stack: str, open_stack: Callable[[], Pulumi]) -> int:
+    """Run one command for one stack, show its steps, and give the exit code.
+
+    Args:
+        command: which one.
+        stack: an environment, such as dev.
+        open_stack: gives its `pulumi`.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+
+    steps = Steps(f"{stack}: {command}")
+    try:
+        if command == "release":
+            wanted = wanted_release()
+            release(open_stack(), wanted, steps)
+        elif command == "rollback":
+            rollback(open_stack(), steps)
+        else:
+            smoke(open_stack(), steps)
+    except (StackError, BotoCoreError, ClientError) as error:
+        steps.error = f"{error}"
+    except KeyboardInterrupt:
+        steps.error = "interrupted"
+    finally:
+        steps.show()
+    return 1 if steps.error else 0

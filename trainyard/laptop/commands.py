@@ -1,0 +1,97 @@
+"""The laptop's commands: `make demo|up|down|status|deploy`, without STACK=."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from trainyard.contract.outputs import WEBHOOK
+from trainyard.laptop.stack import LABELS, Stack
+from trainyard.tools.console import console, errors, fail, say, tail
+from trainyard.tools.errors import StackError
+
+
+def run(command: Callable[[Stack], int | None]) -> int:
+    """Run a command in the stack's own environment; the exit code says whether it went well.
+
+    Ctrl-C, `kill` and a closed terminal each clean up in the same way.
+    """
+    stack = Stack()
+    # before anything imports Prefect or MLflow, which look at it
+    environment = stack.environment()
+    if WEBHOOK in os.environ:  # for `register`, here; what the stack starts doesn't get it
+        environment[WEBHOOK] = os.environ[WEBHOOK]
+    os.environ.clear()
+    os.environ.update(environment)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        return command(stack) or 0
+    except _Stopped as stopped:
+        fail("stopped: nothing is left running that this command started")
+        return 128 + stopped.number
+    except (StackError, OSError) as error:
+        fail(str(error))
+        return 1
+
+
+def up(stack: Stack) -> None:
+    """Start the stack: Prefect, MLflow, the artifact folder, a worker."""
+    start = time.monotonic()
+    if stack.up():
+        say(f"the stack is up after {time.monotonic() - start:.0f} s:", "bold")
+    else:
+        say("the stack is already running:", "bold")
+    stack.where_to_look()
+    say("`make status` looks after it, `make down` stops it")
+
+
+def down(stack: Stack, *, quiet: bool = False) -> None:
+    """Stop what `up` started."""
+    stopped = stack.down()
+    if not quiet:
+        say("the stack is stopped" if stopped else "nothing is running")
+
+
+def status(stack: Stack) -> int:
+    """Say what runs, and where to look."""
+    found = stack.status()
+    if all(health.state == "not started" for health in found):
+        say("the stack isn't running: `make up` starts it")
+        return 1
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for column in ("", "state", "where", "pid", "memory"):
+        table.add_column(column, no_wrap=True)
+    for health in found:
+        running = health.running
+        table.add_row(
+            LABELS[health.service],
+            health.state,
+            running.where if running else "",
+            str(running.pid) if running else "",
+            f"{health.memory / 1e6:.0f} MB" if health.memory else "",
+            style=None if health.state == "running" else "red",
+        )
+    console.print(table)
+    bad = [health.service for health in found if health.state != "running"]
+    for service in bad:
+        say(f"{LABELS[service]}: {tail(stack.log(service))}")
+    if bad:
+        errors.print("`make up` starts again what is dead; `make down` stops the rest")
+        return 1
+    stack.show_folders()
+    return 0
+
+
+class _Stopped(BaseException):
+    """Ctrl-C, `kill` or a closed terminal."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    raise _Stopped(number)

@@ -1,0 +1,1 @@
+"""What Prefect is told of a stack: work pool, automations, deployments. Runs in containers too."""

@@ -1,0 +1,249 @@
+"""What Prefect's server does by itself when a run of a work pool dies, and what it tells people.
+
+A run that goes silent, or waits too long for its machine, becomes Crashed. A crashed run is
+scheduled again, as the same run: what its tasks have finished comes from the result storage. The
+run itself counts its starts, and that bounds how often. One whose heart beats after all goes on as
+it is: it was Prefect's server that was away.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from prefect.events.schemas.automations import AutomationCore
+
+# Seconds; three heartbeats (trainyard/prefect/work_pool.py) are lost by then.
+SILENCE = 100.0
+# Fargate takes a minute or two, and more where capacity is short.
+WAIT_FOR_MACHINE = 600.0
+# From a crash to the next start: a run that only seemed dead has beaten again by then, and what
+# crashed it has had time to pass.
+SETTLE = 45.0
+# ECS's own report, as prefect_aws words it: that task is dead for sure.
+TASK_GONE = "The following containers stopped *"
+STARTS = 3
+# How long after its time a run that nobody has taken is told of.
+LATE = 600.0
+# How long a start's crash is remembered as answered: longer than a run waits in a queue.
+MEMORY = 7 * 24 * 3600.0
+
+# What flows/platform/events.py calls it.
+MODEL_PROMOTED = "trainyard.model.promoted"
+
+RECOVERING = "Recovering"
+GOES_ON = "It is scheduled again, and goes on after the tasks that it has finished."
+RUN, COUNT, MESSAGE = "prefect.resource.id", "prefect.run-count", "prefect.state-message"
+
+
+def automations(
+    work_pool: str,
+    notify: UUID | None,
+    *,
+    silence: float = SILENCE,
+    wait_for_machine: float = WAIT_FOR_MACHINE,
+    settle: float = SETTLE,
+    starts: int = STARTS,
+    late: float = LATE,
+) -> list[AutomationCore]:
+    """The automations of a work pool; `notify` is the block that tells people, if there is one."""
+    any_run = {RUN: "prefect.flow-run.*"}
+    in_pool = {"prefect.resource.role": "work-pool", "prefect.resource.name": work_pool}
+    # Heartbeats don't say which pool they are from, so deployments carry its name as a tag. Runs of
+    # others, whose hearts may beat slower, are left alone.
+    tagged = {"prefect.resource.role": "tag", RUN: f"prefect.tag.{work_pool}"}
+
+    # Once for each start, so a run that never starts doesn't go on for ever.
+    crash: dict[str, Any] = {
+        "type": "event",
+        "posture": "Reactive",
+        "expect": ["prefect.flow-run.Crashed"],
+        "match_related": in_pool,
+        "for_each": [RUN, COUNT],
+        "within": MEMORY,
+    }
+    counted = {**any_run, COUNT: [str(count) for count in range(starts)]}
+    again = _becomes("SCHEDULED", "Crashed, and scheduled again.", name="AwaitingRetry")
+
+    def say(body: str) -> list[dict[str, Any]]:
+        action = {"type": "send-notification", "block_document_id": notify, "body": body}
+        return [{**action, "subject": "Trainyard"}] if notify else []
+
+    run = "{{ flow.name }}/{{ deployment.name }}: run {{ flow_run.name }}"
+
+    def tell(what_next: str) -> list[dict[str, Any]]:
+        state = "{{ flow_run.state.name }}: {{ flow_run.state.message }}"
+        return say(f"{run} is {state} {what_next}")
+
+    wanted: list[dict[str, Any]] = [
+        {
+            "name": f"{work_pool}: a silent run is crashed",
+            "description": "Its process or machine is gone, and nobody else has said so.",
+            "trigger": {
+                "type": "event",
+                "posture": "Proactive",
+                "after": ["prefect.flow-run.Running", "prefect.flow-run.heartbeat"],
+                "expect": ["prefect.flow-run.*"],
+                "match": any_run,
+                "match_related": tagged,
+                "for_each": [RUN],
+                "within": silence,
+            },
+            "actions": [
+                _becomes(
+                    "CRASHED",
+                    f"No heartbeat for {silence:.0f} s: its process or machine is gone.",
+                )
+            ],
+        },
+        {
+            "name": f"{work_pool}: a run that finds no machine is crashed",
+            "description": "It would wait for ever, and keep its deployment's next run waiting.",
+            "trigger": {
+                "type": "event",
+                "posture": "Proactive",
+                # All that a run is called between its schedule and its start.
+                "after": [
+                    "prefect.flow-run.Pending",
+                    "prefect.flow-run.Submitting",
+                    "prefect.flow-run.InfrastructurePending",
+                ],
+                "expect": ["prefect.flow-run.*"],
+                "match": any_run,
+                "match_related": in_pool,
+                "for_each": [RUN],
+                "within": wait_for_machine,
+            },
+            "actions": [
+                _becomes(
+                    "CRASHED", f"Not started after {wait_for_machine:.0f} s: see the worker's log."
+                )
+            ],
+        },
+        {
+            "name": f"{work_pool}: a run whose task has gone starts again",
+            "description": "What its tasks have finished comes from the result storage.",
+            "trigger": {**crash, "match": {**counted, MESSAGE: TASK_GONE}},
+            "actions": [again, *tell(GOES_ON)],
+        },
+        {
+            "name": f"{work_pool}: a crashed run is prepared to start again",
+            "description": "It may be alive after all, and what crashed it may pass.",
+            "trigger": {**crash, "match": {**counted, MESSAGE: f"!{TASK_GONE}"}},
+            "actions": [
+                # Forced, because Prefect lets nothing crash twice.
+                _becomes(
+                    "CRASHED",
+                    f"Crashed; it is scheduled again after {settle:.0f} s.",
+                    name=RECOVERING,
+                    force=True,
+                ),
+                *tell(GOES_ON),
+            ],
+        },
+        {
+            "name": f"{work_pool}: a run that only seemed dead goes on",
+            "description": "Its heart beats: Prefect's server was away, or the network between.",
+            "trigger": {
+                "type": "event",
+                "posture": "Reactive",
+                "after": [f"prefect.flow-run.{RECOVERING}"],
+                "expect": ["prefect.flow-run.heartbeat"],
+                "match": any_run,
+                "match_related": tagged,
+                "for_each": [RUN],
+                "within": settle,
+            },
+            "actions": [_becomes("RUNNING", "Its heart beats again.", force=True)],
+        },
+        {
+            "name": f"{work_pool}: a crashed run starts again",
+            "description": "What its tasks have finished comes from the result storage.",
+            "trigger": {
+                "type": "event",
+                "posture": "Proactive",
+                "after": [f"prefect.flow-run.{RECOVERING}"],
+                "expect": ["prefect.flow-run.*"],
+                "match": any_run,
+                "match_related": in_pool,
+                "for_each": [RUN],
+                "within": settle,
+            },
+            "actions": [again],
+        },
+    ]
+    if notify:  # without, there is nothing to do
+        wanted += [
+            {
+                "name": f"{work_pool}: a run that crashes again and again is given up",
+                "description": "It stays Crashed; people are told.",
+                "trigger": {
+                    "type": "event",
+                    "posture": "Proactive",
+                    "after": ["prefect.flow-run.Crashed"],
+                    "expect": ["prefect.flow-run.*"],
+                    "match": any_run,
+                    "match_related": in_pool,
+                    "for_each": [RUN],
+                    # Longer than the above takes: an event that the server reads twice, as it does
+                    # after an error, mustn't give up a run that goes on.
+                    "within": 2 * settle,
+                },
+                "actions": tell("It is given up: look at its log, then retry it in Prefect."),
+            },
+            {
+                "name": f"{work_pool}: people hear of a run that failed",
+                "description": "Nothing starts it again but its own retries, which it has had.",
+                "trigger": {
+                    "type": "event",
+                    "posture": "Reactive",
+                    "expect": ["prefect.flow-run.Failed"],
+                    "match": any_run,
+                    "match_related": in_pool,
+                },
+                "actions": tell("Nothing starts it again: look at its log."),
+            },
+            {
+                "name": f"{work_pool}: people hear of a run that is late",
+                "description": "No worker has taken it.",
+                "trigger": {
+                    "type": "event",
+                    "posture": "Proactive",
+                    "after": ["prefect.flow-run.Late"],
+                    "expect": ["prefect.flow-run.*"],
+                    "match": any_run,
+                    "match_related": in_pool,
+                    "for_each": [RUN],
+                    "within": late,
+                },
+                "actions": say(
+                    f"{run} should have started {late / 60:.0f} minutes ago, and no worker has"
+                    " taken it: is one running, and has it room?"
+                ),
+            },
+            {
+                "name": f"{work_pool}: people hear of a new champion",
+                "description": "A flow has given a model's version the alias `champion`.",
+                "trigger": {
+                    "type": "event",
+                    "posture": "Reactive",
+                    "expect": [MODEL_PROMOTED],
+                    "match_related": in_pool,
+                },
+                "actions": say(
+                    "{{ event.payload.model }}: version {{ event.payload.version }} is the new"
+                    " champion. {{ event.payload.description }}"
+                ),
+            },
+        ]
+    return [AutomationCore.model_validate(each) for each in wanted]
+
+
+def _becomes(
+    state: str, message: str, name: str | None = None, force: bool = False
+) -> dict[str, Any]:
+    return {
+        "type": "change-flow-run-state",
+        "state": state,
+        "name": name,
+        "message": message,
+        "force": force,
+    }

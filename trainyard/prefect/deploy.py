@@ -1,0 +1,68 @@
+"""`prefect deploy --all` as users type it, after a strict look at prefect.yaml; what that file no
+longer has is removed.
+
+`python -m trainyard.prefect.deploy`, in the repository's folder, with the variables of
+`deploy_environment` (trainyard/contract/outputs.py). Look and deployment both import every flow,
+which takes most of their time: so one process does all.
+"""
+
+import os
+import runpy
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from trainyard.contract.outputs import DEPLOY_VARIABLES
+
+# The exit code where prefect.yaml has problems, and nothing was deployed.
+PROBLEMS = 3
+
+
+def main() -> None:
+    """Look at prefect.yaml, be `prefect --no-prompt deploy --all`, then prune."""
+    # Only now: it imports Prefect, which whoever starts this needn't wait for.
+    from trainyard.prefect.prefect_yaml import deployments, problems
+
+    path, environment = Path("prefect.yaml"), {name: os.environ[name] for name in DEPLOY_VARIABLES}
+    if found := problems(path, environment):
+        print("\n".join(f"  {problem}" for problem in found))
+        sys.exit(PROBLEMS)
+    sys.argv = ["prefect", "--no-prompt", "deploy", "--all"]
+    try:
+        runpy.run_module("prefect", run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if ended.code:  # the rest of the file wasn't deployed, so nothing is known to be gone
+            raise
+    for name in prune(environment["TRAINYARD_WORK_POOL"], deployments(path, environment)):
+        print(f"Deployment '{name}' removed: prefect.yaml has it no longer")
+
+
+def prune(work_pool: str, declared: Collection[str]) -> list[str]:
+    """Remove deployments of a work pool that carry its tag and aren't declared; gives their names.
+
+    Those without the tag were made by hand, and stay.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, WorkPoolFilter
+    from prefect.client.schemas.responses import DeploymentResponse
+
+    pool = WorkPoolFilter.model_validate({"name": {"any_": [work_pool]}})
+    tagged = DeploymentFilter.model_validate({"tags": {"all_": [work_pool]}})
+    there: list[DeploymentResponse] = []
+    removed = []
+    with get_client(sync_client=True) as client:
+        while page := client.read_deployments(
+            work_pool_filter=pool, deployment_filter=tagged, offset=len(there)
+        ):
+            there += page
+        flows = {id_: client.read_flow(id_).name for id_ in {each.flow_id for each in there}}
+        for deployment in there:
+            name = f"{flows[deployment.flow_id]}/{deployment.name}"
+            if name not in declared:
+                client.delete_deployment(deployment.id)
+                removed.append(name)
+    return removed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The AWS stack on an emulator: sessions, the rehearsal, the drills."""

@@ -1,0 +1,431 @@
+"""A rehearsal's AWS: the emulator in its container, IAM enforced, reachable from this machine only.
+
+Tasks, databases and the emulator share a network on which it has the address that ECS gives to
+credentials (169.254.170.2); see emulator/emulator.py for what it does beyond MiniStack.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainyard.contract.outputs import WEBHOOK
+from trainyard.contract.settings import config_of
+from trainyard.delivery.images import base_image, index_options
+from trainyard.paths import PROGRAM, REPO
+from trainyard.tools.docker import DockerError, client, docker
+from trainyard.tools.errors import StackError
+
+NETWORK, SUBNET, ADDRESS = "trainyard-rehearsal", "169.254.170.0/24", "169.254.170.2"
+# This machine, as containers of that network see it.
+GATEWAY = "169.254.170.1"
+CONTAINER = "trainyard-emulator"
+OWNER = "trainyard.home"  # the emulator's label: the home of the session that started it
+IMAGE = "trainyard-emulator"
+# What GitHub would say of a job; the emulator doesn't check signatures.
+REPOSITORY = {"githubRepository": "acme/rides", "githubOwnerId": "11", "githubRepositoryId": "22"}
+SUBJECT = "repo:acme@11/rides@22:environment:{environment}"
+# Whatever a stack's file says: nothing is kept, and the account is the emulator's.
+DECIDED = {"durable": False, "accountId": "", "permissionsBoundary": ""}
+
+
+class RehearsalError(StackError):
+    """The rehearsal can't go on; the message says what to do."""
+
+
+def missing() -> str | None:
+    """What this machine lacks for a rehearsal, in words; None when nothing."""
+    if platform.system() != "Linux":
+        return "it is not Linux, where containers are reached by their addresses"
+    try:
+        client()
+    except DockerError as error:
+        return str(error)
+    if not shutil.which("pulumi"):
+        return "there is no pulumi on PATH: https://www.pulumi.com/docs/install/"
+    return None
+
+
+@dataclass
+class Session:
+    """The emulator, and a folder for Pulumi's state and project beside it."""
+
+    home: Path
+    port: int = 4566
+    base: str = field(default_factory=base_image)
+
+    # --- the emulator -----------------------------------------------------------------------------
+    def start(self) -> None:
+        """Build and start the emulator, unless this session has done so.
+
+        A machine has one, for its address is fixed: another session's is left alone.
+        """
+        owner = self.owner()
+        if owner not in (None, self.home.resolve()):
+            raise RehearsalError(
+                f"another rehearsal's emulator runs on this machine, that of {owner}. End it where "
+                "it was begun (`make down STACK=rehearsal`, or let its tests end); if nobody does, "
+                f"`docker rm -f {CONTAINER}`, and start this one again"
+            )
+        if owner and self.answers():
+            return
+        folder = self.home / "emulator"
+        shutil.copytree(Path(__file__).parent / "emulator", folder, dirs_exist_ok=True)
+        shutil.copy(REPO / "requirements/emulator.txt", folder)
+        built = docker(
+            *("build", "-q", "--network", "host", "--build-arg", f"BASE={self.base}"),
+            *(*index_options(), "-t", IMAGE, str(folder)),
+            check=False,
+        )
+        if built.returncode:
+            raise RehearsalError(f"the emulator's image wasn't built:\n{built.stderr[-2000:]}")
+        self.stop()
+        # A new emulator is empty, whatever the state of Pulumi's says of the last one.
+        for folder in (self.home / "state", self.project):
+            shutil.rmtree(folder, ignore_errors=True)
+        self._before.unlink(missing_ok=True)
+        try:
+            docker("network", "create", "--subnet", SUBNET, "--gateway", GATEWAY, NETWORK)
+            docker(
+                *("run", "-d", "--name", CONTAINER, "--hostname", CONTAINER),
+                *("--label", f"{OWNER}={self.home.resolve()}"),
+                *("--network", NETWORK, "--ip", ADDRESS),
+                *("-p", f"127.0.0.1:{self.port}:4566"),
+                *("-v", "/var/run/docker.sock:/var/run/docker.sock"),
+                *("-e", "AUTH=true"),
+                # Found out by itself, it sometimes is not: then a database would be on localhost.
+                *("-e", f"DOCKER_NETWORK={NETWORK}"),
+                IMAGE,
+            )
+        except DockerError as error:
+            self.stop()  # a network without its emulator
+            raise self.refused(str(error)) from error
+        for _ in range(120):
+            if self.answers():
+                return
+            time.sleep(0.5)
+        raise RehearsalError(f"the emulator doesn't answer; see `docker logs {CONTAINER}`")
+
+    def refused(self, why: str) -> Exception:
+        """Why Docker doesn't start the emulator, with what to do where that is known."""
+        if "overlaps" in why:
+            return RehearsalError(
+                f"another Docker network has addresses of {SUBNET}, where ECS gives credentials: "
+                "`docker network ls`, and `docker network inspect`, tell which. Remove it, and "
+                "start this again"
+            )
+        if "port is already allocated" in why or "address already in use" in why:
+            return RehearsalError(
+                f"port {self.port} of this machine is taken, and the emulator needs it: end what "
+                "listens there (`docker ps`, or `ss -ltnp`, tells), and start this again"
+            )
+        return RehearsalError(why)
+
+    def note_what_is_there(self) -> None:
+        """Remember what is there before the stack is; see `leftovers`."""
+        if not self._before.exists():
+            self._before.write_text(json.dumps(inventory(self.root)))
+
+    def leftovers(self) -> str:
+        """What a destroyed stack has left, in words; empty when nothing."""
+        before, after = json.loads(self._before.read_text()), inventory(self.root)
+        left = {kind: found for kind, found in after.items() if found != before[kind]}
+        # Tasks that have ended leave a container each: the emulator's way, and not the stack's.
+        running = self.containers(running=True)
+        return f"destroy left {left or ''} {running}" if left or running else ""
+
+    @property
+    def _before(self) -> Path:
+        return self.home / "before.json"
+
+    @property
+    def root(self) -> Any:
+        """AWS as the account's root, to look at what is there."""
+        return boto("test", "test", url=self.url)
+
+    def answers(self) -> bool:
+        """Whether the emulator answers."""
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            urllib.request.urlopen(f"{self.url}/_ministack/health", timeout=2)  # noqa: S310
+            return True
+        return False
+
+    def stop(self) -> None:
+        """Remove the emulator and all that it started, unless it is another session's."""
+        if self.owner() not in (None, self.home.resolve()):
+            return
+        docker("rm", "-f", "-v", CONTAINER, check=False)
+        for _ in range(20):  # what the emulator was about to remove itself takes its time
+            for name in self.containers():
+                docker("rm", "-f", "-v", name, check=False)
+            docker("network", "rm", NETWORK, check=False)
+            networks = docker(
+                "network", "ls", "-f", f"name=^{NETWORK}$", "--format", "{{.Name}}"
+            ).stdout
+            left = [*self.containers(), *networks.split()]
+            if not left:
+                return
+            time.sleep(0.5)
+        raise RehearsalError(
+            f"Docker keeps {', '.join(left)}: try `docker rm -f` and `docker network rm`"
+        )
+
+    def log(self) -> str:
+        """What the emulator says."""
+        said = docker("logs", CONTAINER)
+        return said.stdout + said.stderr
+
+    def owner(self) -> Path | None:
+        """The home of the session whose emulator runs on this machine."""
+        shown = f'{{{{.Label "{OWNER}"}}}}'
+        found = docker("ps", "--filter", f"name=^{CONTAINER}$", "--format", shown).stdout
+        return Path(found.strip()) if found.strip() else None
+
+    def runs(self) -> bool:
+        """Whether this session's emulator runs."""
+        return self.owner() == self.home.resolve()
+
+    def containers(self, *, running: bool = False) -> list[str]:
+        """Containers that the emulator started, and what else is on its network."""
+        filters = (f"network={NETWORK}", f"label=ministack.instance={CONTAINER}:4566")
+        which = [] if running else ["-a"]
+        shown = [docker("ps", *which, "-f", f, "--format", "{{.Names}}") for f in filters]
+        return sorted({name for found in shown for name in found.stdout.split()} - {CONTAINER})
+
+    # --- this machine's side ----------------------------------------------------------------------
+    @property
+    def url(self) -> str:
+        """Where this machine reaches the emulator."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def project(self) -> Path:
+        """A project folder of the rehearsal's own, around the same program.
+
+        Pulumi writes into a stack's file; here that isn't the repository's.
+        """
+        return self.home / "project"
+
+    def alone(self) -> None:
+        """Keep what the shell says of AWS, Prefect and proxies from this process and its children.
+
+        A rehearsal would send it to the emulator, or do with it what it should do without.
+        """
+        for name in [*os.environ]:
+            if name.startswith(("AWS_", "PREFECT_")) or name == WEBHOOK:
+                del os.environ[name]
+        os.environ |= {
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "PREFECT_HOME": str(self.home / "client"),  # where no profile is
+        }
+        kept = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+        # One by one, for httpx knows no ranges. Pulumi may need the proxy for its plugins.
+        ours = ("localhost", "127.0.0.1", *map(str, IPv4Network(SUBNET).hosts()))
+        for name in ("no_proxy", "NO_PROXY"):
+            os.environ[name] = ",".join(filter(None, (kept, *ours)))
+
+    def prepare(self, stack: str, **settings: Any) -> None:
+        """Write the project and a stack's settings, from the repository's.
+
+        Not the account's: that file is of the user's AWS account.
+        """
+        self.project.mkdir(parents=True, exist_ok=True)
+        (self.home / "state").mkdir(exist_ok=True)
+        project = yaml.safe_load((PROGRAM / "Pulumi.yaml").read_text())
+        project["main"] = str(PROGRAM)
+        project["runtime"]["options"]["virtualenv"] = str(REPO / ".venv-infra")
+        (self.project / "Pulumi.yaml").write_text(yaml.safe_dump(project))
+        config: dict[str, Any] = {}
+        if stack != "account":
+            with contextlib.suppress(FileNotFoundError):
+                config = config_of(stack)
+        config |= {f"trainyard:{k}": v for k, v in {**DECIDED, **settings}.items()}
+        config["aws:region"] = "us-east-1"
+        path = self.project / f"Pulumi.{stack}.yaml"
+        file = yaml.safe_load(path.read_text()) if path.exists() else {}
+        path.write_text(yaml.safe_dump({**file, "config": config}))
+
+    def settings(self) -> dict[str, Any]:
+        """What the stack `rehearsal` was last told."""
+        file = yaml.safe_load((self.project / "Pulumi.rehearsal.yaml").read_text())
+        own = "trainyard:"
+        return {k.removeprefix(own): v for k, v in file["config"].items() if k.startswith(own)}
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which `pulumi` and boto3 work on the emulator, as its root."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            # Without `metadata=skip` a file of attributes stands beside each state. Pulumi killed
+            # while it writes one leaves it empty, and no command reads that state any more.
+            "PULUMI_BACKEND_URL": f"file://{self.home / 'state'}?metadata=skip",
+            "PULUMI_CONFIG_PASSPHRASE": "rehearsal",
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+        }
+
+    def begin(self, **settings: Any) -> None:
+        """Start the emulator, make the account's stack in it, and prepare the stack `rehearsal`."""
+        self.start()
+        self.prepare(
+            "account",
+            kind="account",
+            stateBucket="acme-state",
+            leaveOut=["oidc-repository-id"],  # the emulator knows a token's subject only
+            **REPOSITORY,
+        )
+        self.pulumi("account", "stack", "select", "--create")
+        self.pulumi("account", "up", "--yes", "--skip-preview")
+        self.note_what_is_there()
+        self.prepare("rehearsal", **settings)
+        self.pulumi("rehearsal", "stack", "select", "--create")
+
+    def deploy_role(self) -> dict[str, str]:
+        """Credentials for an hour with which `pulumi` and boto3 deploy the stack `rehearsal`.
+
+        Not root's, so that what GitHub's role may do is shown to be enough.
+        """
+        role = self.pulumi("account", "stack", "output", "deploy_role_arn").strip()
+        return self.take_role(role, SUBJECT.format(environment="dev"))
+
+    def pulumi(self, stack: str, *arguments: str) -> str:
+        """Run `pulumi` as the emulator's root; gives what it says."""
+        named = [stack] if arguments[:2] == ("stack", "select") else ["--stack", stack]
+        done = subprocess.run(  # noqa: S603
+            ["pulumi", "--cwd", str(self.project), *arguments, *named],  # noqa: S607
+            capture_output=True,
+            text=True,
+            env={**os.environ, **self.environment()},
+        )
+        if done.returncode:
+            raise RehearsalError((done.stdout + done.stderr)[-4000:])
+        return done.stdout
+
+    def take_role(self, role_arn: str, subject: str, **claims: str) -> dict[str, str]:
+        """Credentials of a role, taken as a job of GitHub takes it."""
+        import boto3
+        from botocore import UNSIGNED  # type: ignore[import-untyped]
+        from botocore.config import Config  # type: ignore[import-untyped]
+
+        sts = boto3.client(
+            "sts",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            config=Config(signature_version=UNSIGNED),
+        )
+        given = sts.assume_role_with_web_identity(
+            RoleArn=role_arn,
+            RoleSessionName="rehearsal",
+            WebIdentityToken=token(subject, **claims),
+            DurationSeconds=3600,
+        )["Credentials"]
+        return {
+            "AWS_ACCESS_KEY_ID": given["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": given["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": given["SessionToken"],
+        }
+
+
+def boto(*credentials: str, url: str) -> Any:
+    """A boto3 session that works on the emulator."""
+    import boto3
+
+    os.environ["AWS_ENDPOINT_URL"] = url  # a session takes it from nowhere else
+    return boto3.Session(*credentials, region_name="us-east-1")
+
+
+def token(subject: str, **others: str) -> str:
+    """A token as GitHub gives to a job, but for its signature; with other claims where given."""
+    now = int(time.time())
+    claims = {
+        "iss": "https://token.actions.githubusercontent.com",
+        "aud": "sts.amazonaws.com",
+        "sub": subject,
+        "iat": now,
+        "exp": now + 3600,
+        **others,
+    }
+
+    def part(value: dict[str, Any]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+    return ".".join([part({"alg": "RS256", "typ": "JWT"}), part(claims), "c2lnbmF0dXJl"])
+
+
+# --- what is there --------------------------------------------------------------------------------
+def inventory(session: Any) -> dict[str, list[str]]:
+    """Everything of the kinds that a stack makes, without AWS's own defaults.
+
+    Parts of these are left out, such as a network's subnets.
+    """
+
+    def names(service: str, call: str, key: str, name: str, **given: str) -> list[str]:
+        answer = getattr(session.client(service), call)(**given)
+        found = (str(each[name]) if name else str(each) for each in answer.get(key, []))
+        return sorted(each for each in found if not each.startswith(("default", "alias/aws/")))
+
+    ec2 = session.client("ec2")
+    vpcs = [v["VpcId"] for v in ec2.describe_vpcs()["Vpcs"] if not v.get("IsDefault")]
+    groups = [
+        g["GroupId"] for g in ec2.describe_security_groups()["SecurityGroups"] if g["VpcId"] in vpcs
+    ]
+    roles = [r for r in names("iam", "list_roles", "Roles", "RoleName") if "trainyard-" in r]
+    keys = session.client("kms")
+    live = [
+        k["KeyId"]
+        for k in keys.list_keys()["Keys"]
+        if keys.describe_key(KeyId=k["KeyId"])["KeyMetadata"]["KeyState"] != "PendingDeletion"
+    ]
+    account = session.client("sts").get_caller_identity()["Account"]
+    return {
+        "addresses": names("ec2", "describe_addresses", "Addresses", "AllocationId"),
+        "alarms": names("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
+        "buckets": names("s3", "list_buckets", "Buckets", "Name"),
+        "budgets": names("budgets", "describe_budgets", "Budgets", "BudgetName", AccountId=account),
+        "clusters": names("ecs", "list_clusters", "clusterArns", ""),
+        "dashboards": names("cloudwatch", "list_dashboards", "DashboardEntries", "DashboardName"),
+        "databases": names("rds", "describe_db_instances", "DBInstances", "DBInstanceIdentifier"),
+        "internet gateways": names(
+            "ec2", "describe_internet_gateways", "InternetGateways", "InternetGatewayId"
+        ),
+        "key aliases": names("kms", "list_aliases", "Aliases", "AliasName"),
+        "keys": sorted(live),
+        "log groups": names("logs", "describe_log_groups", "logGroups", "logGroupName"),
+        "namespaces": names("servicediscovery", "list_namespaces", "Namespaces", "Name"),
+        "nat gateways": [
+            n["NatGatewayId"]
+            for n in ec2.describe_nat_gateways()["NatGateways"]
+            if n["State"] != "deleted"
+        ],
+        "networks": sorted(vpcs),
+        "parameter groups": names(
+            "rds", "describe_db_parameter_groups", "DBParameterGroups", "DBParameterGroupName"
+        ),
+        "parameters": names("ssm", "describe_parameters", "Parameters", "Name"),
+        "queues": names("sqs", "list_queues", "QueueUrls", ""),
+        "roles": roles,
+        "rules": names("events", "list_rules", "Rules", "Name"),
+        "secrets": names("secretsmanager", "list_secrets", "SecretList", "Name"),
+        "security groups": sorted(groups),
+        "subnet groups": names(
+            "rds", "describe_db_subnet_groups", "DBSubnetGroups", "DBSubnetGroupName"
+        ),
+        "task definitions": names("ecs", "list_task_definitions", "taskDefinitionArns", ""),
+        "topics": names("sns", "list_topics", "Topics", "TopicArn"),
+    }
