@@ -87,14 +87,14 @@ drills: .venv/.laptop .venv-infra/.infra ## what fails in production, made to fa
 check: lint types .venv/.dev ## lint, types and the unit tests: before each commit, under 90 s
 	@$(PY) -m pytest -q -m unit $(BESIDE)
 
-# Tests by what they need (pyproject.toml). Those of an emulator take turns on the one that a
+# Tests by what they need (pyproject.toml). Those of the emulator take turns on the one that a
 # machine has; the others run beside each other.
-TIERS ?= unit server $(if $(ALL),docker audit emulator pulumi)
+TIERS ?= unit server $(if $(ALL),docker audit pulumi emulator)
 BESIDE := -n 2 --dist loadgroup
-tiers = $(subst $() , or ,$(strip $(filter $(1),$(TIERS))))
-test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra $(if $(filter pulumi,$(TIERS)),.venv-policy/.policy) $(if $(filter audit,$(TIERS)),.venv-checkov/.checkov) $(GO_TOOLS) ## what needs no Docker and no pulumi, in 8 minutes (ALL=1 every tier that this machine can run, TIERS="docker audit" some, TESTS=tests/infra a folder)
-	@$(if $(call tiers,unit server docker audit),$(PY) -m pytest $(BESIDE) -m "$(call tiers,unit server docker audit)" $(TESTS),:)
-	@$(if $(call tiers,emulator pulumi),$(PY) -m pytest -m "$(call tiers,emulator pulumi)" $(TESTS) || [ $$? -eq 5 ],:)
+beside = $(subst $() , or ,$(strip $(filter-out emulator,$(TIERS))))
+test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra $(if $(filter emulator,$(TIERS)),.venv-policy/.policy) $(if $(filter audit,$(TIERS)),.venv-checkov/.checkov) $(GO_TOOLS) ## what needs no Docker and no pulumi, in 8 minutes (ALL=1 every tier that this machine can run, TIERS="docker audit" some, TESTS=tests/infra a folder)
+	@$(if $(beside),$(PY) -m pytest $(BESIDE) -m "$(beside)" $(TESTS),:)
+	@$(if $(filter emulator,$(TIERS)),$(PY) -m pytest -m emulator $(TESTS) || [ $$? -eq 5 ],:)
 
 lint: .venv/.dev ## style, import directions, prefect.yaml, workflows
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache && $(PY) -m trainyard.prefect.prefect_yaml \

@@ -34,7 +34,7 @@ RUN = ".venv/bin/prefect deployment run taxi-train/taxi-train"
 # This is about the path, and not about the model.
 QUICKLY = ("-p", "num_trials=2", "-p", "max_inference_time=0.001", "--watch")
 
-pytestmark = [pytest.mark.pulumi, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.emulator, pytest.mark.timeout(1200)]
 
 PAGE = (ROOT / "docs/aws.md").read_text()
 COPIED = ("docker", "flows", "infra", "requirements", "trainyard")

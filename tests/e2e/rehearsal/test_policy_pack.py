@@ -10,7 +10,7 @@ from infra.policy.rules import RULES
 from tests.conftest import ROOT
 from trainyard.rehearsal.emulator_session import Session
 
-pytestmark = pytest.mark.pulumi
+pytestmark = pytest.mark.emulator
 
 PROGRAM = """
 import json, pulumi_aws as aws

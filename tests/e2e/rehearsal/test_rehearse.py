@@ -30,7 +30,7 @@ from trainyard.rehearsal.rehearse import Rehearsal, check_rights
 from trainyard.tools.docker import docker
 from trainyard.tools.errors import StackError
 
-pytestmark = [pytest.mark.pulumi, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.emulator, pytest.mark.timeout(1800)]
 
 # Properties that the emulator reads back otherwise than it was told, by type. A refresh shows these
 # and nothing else; a test holds the list to what is needed.
