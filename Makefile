@@ -79,7 +79,7 @@ ui: .venv/.laptop ## open a stack's private pages, MLflow and Prefect, through a
 rehearse: .venv/.laptop .venv-infra/.infra ## the whole cloud path on an emulator, from nothing to a trained model and back (PREFECT=cloud; KEEP=1 leaves the stack up; ends a rehearsal that is up; Linux, Docker)
 	@$(TRAINYARD) rehearse $(if $(PREFECT),--prefect $(PREFECT)) $(if $(KEEP),--keep)
 
-drills: .venv/.laptop .venv-infra/.infra ## what fails in production, made to fail on that stack; writes docs/reliability.md (ONLY=name or today, CI's third; KEEP=1)
+drills: .venv/.laptop .venv-infra/.infra ## break the rehearsal's stack on purpose, one fault at a time; writes docs/reliability.md (ONLY=name or today, CI's third; KEEP=1)
 	@$(TRAINYARD) drills $(if $(KEEP),--keep) $(if $(ONLY),--only $(ONLY))
 
 ## Check it
@@ -107,9 +107,13 @@ bench: .venv/.laptop ## the taxi pipeline against the tutorial's own method (DAT
 	@$(PY) -m bench.taxi $(if $(DATA),--data "$(DATA)") $(if $(TRAIN),--train $(TRAIN)) $(if $(VALID),--valid $(VALID))
 
 ## Look after it
-.PHONY: format lock pictures clean help
+.PHONY: format generate lock pictures clean help
 format: .venv/.dev ## let ruff put the code in shape
 	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format .
+
+generate: .venv/.dev ## write anew what is generated: Pulumi.yaml's settings, infra/README.md's tables, the tests' golden tables
+	@$(PY) -W ignore -m infra.estimate.generate
+	@$(PY) -W ignore -m tests.infra.golden
 
 # dev holds nearly all that these smaller groups hold, so they follow its versions
 lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions)

@@ -14,11 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from infra.account import account
 from infra.environment import AwsContext, environment
-from infra.settings import Settings
+from infra.settings import Settings, parse
 from trainyard.contract.naming import READY, RELEASE, STACK_TAG, Location, Names
 from trainyard.contract.readiness import NOTHING_DONE
 from trainyard.contract.release import ReleaseRecord
-from trainyard.contract.settings import SettingsError, parse
+from trainyard.contract.settings import SettingsError
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
 def read_settings() -> Settings:
     """The settings of the stack that Pulumi runs."""
     try:
-        return parse(pulumi.get_stack(), CONFIG.get(), Settings)
+        return parse(pulumi.get_stack(), CONFIG.get())
     except SettingsError as error:
         raise pulumi.RunError(str(error)) from None
 

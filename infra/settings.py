@@ -1,39 +1,58 @@
 """The settings of your stacks: Trainyard's, and your own.
 
-`python -m infra.settings FILE` checks a stack's file. After a change here,
-`python -m infra.estimate.generate` declares it in Pulumi.yaml and README.md.
+`python -m infra.settings FILE` checks a stack's file. After a change here, `make generate` declares
+it in Pulumi.yaml and README.md.
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from trainyard.contract import settings as contract
-from trainyard.contract.settings import SettingsError, as_texts, parse
+from trainyard.contract.settings import CrossFieldRule, SettingsError, as_texts, read_config
 
 
 class Settings(contract.Settings):
-    """What a stack is told. Fields of your own go here: Pulumi.<stack>.yaml has them in camelCase,
-    and components get them from environment.py.
+    """What a stack is told. Add fields of your own here; Pulumi.<stack>.yaml has them in camelCase
+    (`trainyard:lakeBucket`), and environment.py hands them to the components that need them.
 
-    For example:
-        lake_bucket: str = contract.setting("", "Where raw data lands.", "a bucket's name")
+    People read the third argument; `pattern=`, `ge=` or a Literal type is what checks a value:
+        lake_bucket: str = contract.setting(
+            "", "Where raw data lands.", "a bucket's name", pattern=r"^$|^[a-z0-9][a-z0-9.-]+$"
+        )
     """
 
 
-def main() -> int:
+# What must hold between settings of your own, beside Trainyard's rules.
+RULES: tuple[CrossFieldRule, ...] = ()
+
+
+def parse(stack: str, config: Mapping[str, Any]) -> Settings:
+    """The settings of a stack, from its configuration as Pulumi hands it over.
+
+    Raises:
+        SettingsError: something is wrong with them; it has all of it.
+    """
+    return contract.parse(stack, config, Settings, (*contract.CROSS_FIELD_RULES, *RULES))
+
+
+def main(arguments: list[str]) -> int:
     """Check one file; gives the exit code."""
-    path = Path(sys.argv[1])
+    if len(arguments) != 1:
+        print("python -m infra.settings infra/Pulumi.<stack>.yaml", file=sys.stderr)
+        return 2
+    path = Path(arguments[0])
     stack = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
     try:
-        config = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
-        parse(stack, as_texts(config), Settings)
+        config = read_config(path)
+        parse(stack, as_texts(config))
     except (OSError, SettingsError) as error:
         print(error, file=sys.stderr)
         return 1
+    print(f"{path}: {len(config)} settings, no problems")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

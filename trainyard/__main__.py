@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Group
+from cyclopts import App, Group, Parameter
 
 from trainyard.contract.naming import REHEARSAL
 from trainyard.tools.errors import StackError
@@ -16,9 +16,27 @@ from trainyard.tools.errors import StackError
 if TYPE_CHECKING:
     from trainyard.aws.pulumi_cli import Pulumi
 
-app = App(name="trainyard", help="Operate Trainyard's stacks.", version_flags=[])
-RUN, AWS = Group("Run it", sort_key=1), Group("Run it on AWS", sort_key=2)
+app = App(
+    name="trainyard",
+    help="Operate Trainyard's stacks.",
+    default_parameter=Parameter(negative=""),
+    version_flags=[],
+)
+RUN = Group("Run it, here or on AWS", sort_key=1)
+AWS = Group("Run it on AWS", sort_key=2)
 Cpu = Literal["x86_64", "arm64"]
+StackName = Annotated[
+    str, Parameter(help="Of infra/Pulumi.STACK.yaml, or `rehearsal`: the one on the emulator.")
+]
+LaptopOrStack = Annotated[
+    str,
+    Parameter(
+        help="Of infra/Pulumi.STACK.yaml, or `rehearsal`: the one on the emulator. Without it, "
+        "this laptop's.",
+        show_default=False,
+    ),
+]
+Quiet = Annotated[bool, Parameter(help="Print nothing.")]
 
 
 # --- which stack ----------------------------------------------------------------------------------
@@ -84,7 +102,7 @@ def demo(
 
 
 @app.command(group=RUN)
-def up(stack: str = "", /) -> int | None:
+def up(stack: LaptopOrStack = "", /) -> int | None:
     """Start the laptop stack, or bring a stack on AWS to what its settings say."""
     if not stack:
         from trainyard.laptop import commands
@@ -98,7 +116,7 @@ def up(stack: str = "", /) -> int | None:
 
 
 @app.command(group=RUN)
-def down(stack: str = "", /, *, quiet: bool = False) -> int | None:
+def down(stack: LaptopOrStack = "", /, *, quiet: Quiet = False) -> int | None:
     """Stop the laptop stack, or destroy a stack on AWS."""
     if not stack:
         from trainyard.laptop import commands
@@ -116,7 +134,7 @@ def down(stack: str = "", /, *, quiet: bool = False) -> int | None:
 
 
 @app.command(group=RUN)
-def status(stack: str = "", /) -> int | None:
+def status(stack: LaptopOrStack = "", /) -> int | None:
     """Say what runs, and where to look."""
     if not stack:
         from trainyard.laptop import commands
@@ -129,7 +147,7 @@ def status(stack: str = "", /) -> int | None:
 
 
 @app.command(group=RUN)
-def deploy(stack: str = "", /) -> int | None:
+def deploy(stack: LaptopOrStack = "", /) -> int | None:
     """Register a stack with Prefect, then `prefect deploy --all`."""
     if not stack:
         from trainyard.laptop import commands
@@ -192,7 +210,7 @@ def bootstrap(
 
 
 @app.command(group=AWS)
-def preview(stack: str, /, *, base: str = "") -> int | None:
+def preview(stack: StackName, /, *, base: str = "") -> int | None:
     """Show what an `up` would change, and which rules of infra/policy it breaks.
 
     Parameters
@@ -209,7 +227,7 @@ def preview(stack: str, /, *, base: str = "") -> int | None:
 
 
 @app.command(group=AWS)
-def release(stack: str, /) -> int:
+def release(stack: StackName, /) -> int:
     """Bring what `publish` pushed to a stack: up, deployments, a smoke run."""
     from trainyard.delivery.release import deliver
 
@@ -217,7 +235,7 @@ def release(stack: str, /) -> int:
 
 
 @app.command(group=AWS)
-def rollback(stack: str, /) -> int:
+def rollback(stack: StackName, /) -> int:
     """Bring the release to a stack that completed there before."""
     from trainyard.delivery.release import deliver
 
@@ -225,7 +243,7 @@ def rollback(stack: str, /) -> int:
 
 
 @app.command(group=AWS)
-def smoke(stack: str, /) -> int:
+def smoke(stack: StackName, /) -> int:
     """Run the smoke deployment of a stack, and wait for its end."""
     from trainyard.delivery.release import deliver
 
@@ -233,7 +251,7 @@ def smoke(stack: str, /) -> int:
 
 
 @app.command(group=AWS)
-def drift(stack: str, /, *, issue: bool = False) -> int:
+def drift(stack: StackName, /, *, issue: bool = False) -> int:
     """Show what was changed in AWS by hand; exit code 2 where something was.
 
     Parameters
@@ -247,7 +265,7 @@ def drift(stack: str, /, *, issue: bool = False) -> int:
 
 
 @app.command(group=AWS)
-def doctor(stack: str = "", /) -> int:
+def doctor(stack: LaptopOrStack = "", /) -> int:
     """Say what is wrong with this machine, or with a stack, and what to do."""
     if stack == REHEARSAL:
         raise StackError("a rehearsal is in no AWS account: `make rehearse` looks at it")
@@ -257,7 +275,7 @@ def doctor(stack: str = "", /) -> int:
 
 
 @app.command(group=AWS)
-def ui(stack: str, /) -> None:
+def ui(stack: StackName, /) -> None:
     """Open a stack's private pages, MLflow and Prefect, through a tunnel."""
     from trainyard.aws.tunnel import ui as open_pages
 
@@ -284,14 +302,15 @@ def rehearse(
 
 @app.command(group=AWS)
 def drills(*, only: str = "", keep: bool = False) -> int:
-    """Make fail on the rehearsal's stack what fails in production; writes docs/reliability.md.
+    """Break the rehearsal's stack on purpose, one fault at a time; writes docs/reliability.md.
 
     Parameters
     ----------
     only
-        One drill, or `today` for the third of them that CI runs today; without it, all.
+        One drill of docs/reliability.md, or `today`: the third of them that CI runs today. All
+        drills take 20 minutes.
     keep
-        Leave the stack up: the next is quick.
+        Leave the stack up, so that the next drill needn't start one.
     """
     from trainyard.rehearsal.drills import drills_command
 

@@ -1,7 +1,7 @@
 """Writes what is generated from the settings, prices and a recorded stack: the `config:` part of
 infra/Pulumi.yaml, and the tables and the picture of infra/README.md.
 
-`python -m infra.estimate.generate`; a test holds the files to it.
+`make generate`; a test holds the files to it.
 """
 
 import json

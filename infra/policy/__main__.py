@@ -1,4 +1,4 @@
-"""The policy pack: infra/policy/rules.py as Pulumi runs it, beside a preview or an up."""
+"""The policy pack: infra/policy/rules.py as Pulumi runs it beside a preview (`make preview`)."""
 
 import sys
 from contextlib import suppress
@@ -30,7 +30,7 @@ def policy(rule: Rule) -> ResourceValidationPolicy:
             return
         if rule.prod_only and stack_of(args.urn) != "prod":
             return
-        # What a preview doesn't know yet, the up judges.
+        # What a preview doesn't know yet isn't judged.
         with suppress(UnknownValueError):
             for fault in rule.check(args.props):
                 report(f"{fault} ({rule.ids})", None)

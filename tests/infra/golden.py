@@ -1,5 +1,5 @@
-"""The resources of each profile as a table that a reviewer reads: `python -m tests.infra.golden`
-writes it anew.
+"""The resources of each profile as a table that a reviewer reads: `make generate` writes it
+anew.
 """
 
 import sys

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 import yaml
@@ -551,7 +552,13 @@ def config_of(stack: str) -> dict[str, Any]:
     path = PROGRAM / f"Pulumi.{stack}.yaml"
     if not path.exists():
         raise FileNotFoundError(f"there is no stack {stack}: {path} is missing")
-    return dict((yaml.safe_load(path.read_text()) or {}).get("config") or {})
+    return read_config(path)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A stack's file, with the namespace that Pulumi gives to keys without one."""
+    config = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
+    return {k if ":" in k else f"{PROJECT}:{k}": v for k, v in config.items()}
 
 
 def as_texts(config: Mapping[str, Any]) -> dict[str, str]:
@@ -562,7 +569,12 @@ def as_texts(config: Mapping[str, Any]) -> dict[str, str]:
 S = TypeVar("S", bound=Settings)
 
 
-def parse(stack: str, config: Mapping[str, Any], model: type[S]) -> S:
+def parse(
+    stack: str,
+    config: Mapping[str, Any],
+    model: type[S],
+    rules: Iterable[CrossFieldRule] = CROSS_FIELD_RULES,
+) -> S:
     """The settings of a stack, from all of its configuration as Pulumi hands it over.
 
     Args:
@@ -570,6 +582,7 @@ def parse(stack: str, config: Mapping[str, Any], model: type[S]) -> S:
         config: values by key, with its namespace (`trainyard:profile`, `aws:region`). Lists and
             maps come as JSON.
         model: Settings, or what extends it.
+        rules: what must hold between settings.
 
     Raises:
         SettingsError: something is wrong with them; it has all of it.
@@ -593,7 +606,7 @@ def parse(stack: str, config: Mapping[str, Any], model: type[S]) -> S:
         Problem(
             _full(key),
             _shown(given.pop(key)),
-            f"left out: there is no such setting{_like(key, fields)}",
+            f"left out: it isn't a setting{_like(key, fields)}",
         )
         for key in sorted(given.keys() - fields.keys())
     ]
@@ -611,7 +624,7 @@ def parse(stack: str, config: Mapping[str, Any], model: type[S]) -> S:
         # skipped.
         sound = {key: value for key, value in decoded.items() if key not in broken}
         settings = model.model_validate({"stack": "unknown", "region": "us-east-1", **sound})
-    for rule in CROSS_FIELD_RULES:
+    for rule in rules:
         if broken.isdisjoint(rule.keys) and rule.holds(settings):
             key = rule.keys[0]
             problems.append(Problem(_full(key), _shown(given.get(key, "")), rule.allowed))
@@ -634,7 +647,7 @@ def allowed(field: FieldInfo) -> str:
 
 def _like(key: str, known: Iterable[str]) -> str:
     near = get_close_matches(key, known, n=1)
-    return f" ({near[0]}?)" if near else ""
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _shown(value: Any) -> str:

@@ -10,5 +10,5 @@ def test_the_files_say_what_the_code_does() -> None:
         text = (PROGRAM / name).read_text()
         for mark, content in parts.items():
             assert between_marks(text, mark, "") != text, f"{name} has no marks of {mark}"
-            told = f"{name}, {mark}: python -m infra.estimate.generate writes it anew"
+            told = f"{name}, {mark}: make generate writes it anew"
             assert between_marks(text, mark, content) == text, told

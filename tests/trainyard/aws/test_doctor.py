@@ -139,7 +139,7 @@ def test_settings_that_cannot_be_used_are_told(dev: Path) -> None:
     dev.write_text(dev.read_text().replace("}", ", 'trainyard:profil': ha}"))
     (found,) = doctor.stack("dev")
     assert found.failed
-    assert "(profile?)" in found.found
+    assert "did you mean profile?" in found.found
 
 
 @pytest.mark.server

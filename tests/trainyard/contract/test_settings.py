@@ -221,7 +221,7 @@ def test_settings_of_ones_own_are_checked_and_declared_like_the_others() -> None
     given = config(lakeBucket="rides", profile="ha")
     settings = contract.parse("dev", given, Ours)
     assert (settings.lake_bucket, settings.profile) == ("rides", "ha")
-    with pytest.raises(SettingsError, match=r"lakeBuket = rides: .*\(lakeBucket\?\)"):
+    with pytest.raises(SettingsError, match=r"lakeBuket = rides: .* did you mean lakeBucket\?"):
         contract.parse("dev", config(lakeBuket="rides"), Ours)
     assert declared(Ours)["lakeBucket"] == {
         "type": "string",
