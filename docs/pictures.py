@@ -6,14 +6,14 @@
 import json
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 import httpx
 from playwright.sync_api import Page, sync_playwright
 
-ROOT = Path(__file__).parents[1]
-IMAGES = ROOT / "docs" / "images"
+from trainyard.paths import REPO
+
+IMAGES = REPO / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         sys.exit(f"none of {', '.join(BROWSERS)} is installed: install Chromium first")
-    outputs_file = ROOT / ".trainyard" / "outputs.json"
+    outputs_file = REPO / ".trainyard" / "outputs.json"
     if not outputs_file.exists():
         sys.exit("the laptop stack isn't running: `make demo KEEP=1` first")
     outputs = json.loads(outputs_file.read_text())

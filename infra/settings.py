@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from trainyard.contract import settings as contract
 from trainyard.contract.settings import CrossFieldRule, SettingsError, as_texts, read_config
 
@@ -47,7 +49,7 @@ def main(arguments: list[str]) -> int:
     try:
         config = read_config(path)
         parse(stack, as_texts(config))
-    except (OSError, SettingsError) as error:
+    except (OSError, SettingsError, yaml.YAMLError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{path}: {len(config)} settings, no problems")

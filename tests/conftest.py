@@ -5,6 +5,7 @@ import socket
 import subprocess
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,12 @@ import httpx
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from trainyard.paths import REPO as ROOT
+
 # An example's time says how busy the machine is, and nothing of the code.
 hypothesis_settings.register_profile("any machine", deadline=None)
 hypothesis_settings.load_profile("any machine")
 
-ROOT = Path(__file__).parent.parent
 # Tier -> how long it takes on two cores. `make test` runs the first two.
 TIERS = {
     "unit": "1 minute",
@@ -45,8 +47,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Name the tiers that were left out, and how long they take."""
-    chosen = config.getoption("markexpr")
+    """Say how long each tier's tests took, which tiers were left out, and how long those take."""
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for tier in TIERS.keys() & getattr(report, "keywords", {}):
+                seconds[tier] += round(getattr(report, "duration", 0))
+    lines = [f"{seconds[tier]:5d} s  tests of the tier {tier}" for tier in TIERS if seconds[tier]]
+    for line in lines:
+        terminalreporter.write_line(line)
+    if table := os.environ.get("TRAINYARD_CI_TABLE"):
+        with Path(table).open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    chosen = os.environ.get("TIERS") or config.getoption("markexpr")
     left = [f"{tier} ({took})" for tier, took in TIERS.items() if tier not in chosen]
     if chosen and left:
         terminalreporter.write_line(f"not run: {', '.join(left)}. `make test ALL=1` runs all.")

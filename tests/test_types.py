@@ -8,6 +8,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.server  # no server, but twenty seconds of mypy
+
 SEEDED = """
 import pulumi_aws as aws
 

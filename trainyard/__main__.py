@@ -56,15 +56,20 @@ def open_stack(stack: str, *, released: bool = False) -> "Pulumi":
     return opened(released=released)
 
 
-def running_stack(stack: str) -> "Pulumi":
-    """A stack's `pulumi`, as the last command left it."""
+def running_stack(stack: str, *, released: bool = False) -> "Pulumi":
+    """A stack's `pulumi`, as the last command left it.
+
+    Args:
+        stack: its name.
+        released: it shall run the images of a release.
+    """
     from trainyard.aws.pulumi_cli import Pulumi
 
     if stack != REHEARSAL:
         return Pulumi(stack)
     from trainyard.rehearsal.target import found
 
-    return found()
+    return found(released=released)
 
 
 # --- commands -------------------------------------------------------------------------------------
@@ -239,7 +244,7 @@ def rollback(stack: StackName, /) -> int:
     """Bring the release to a stack that completed there before."""
     from trainyard.delivery.release import deliver
 
-    return deliver("rollback", stack, partial(running_stack, stack))
+    return deliver("rollback", stack, partial(running_stack, stack, released=True))
 
 
 @app.command(group=AWS)
@@ -265,8 +270,10 @@ def drift(stack: StackName, /, *, issue: bool = False) -> int:
 
 
 @app.command(group=AWS)
-def doctor(stack: LaptopOrStack = "", /) -> int:
-    """Say what is wrong with this machine, or with a stack, and what to do."""
+def doctor(
+    stack: Annotated[str, Parameter(help="Of infra/Pulumi.STACK.yaml.", show_default=False)] = "", /
+) -> int:
+    """Say what is wrong with this machine, or with a stack on AWS, and what to do."""
     if stack == REHEARSAL:
         raise StackError("a rehearsal is in no AWS account: `make rehearse` looks at it")
     from trainyard.aws.doctor import doctor as look

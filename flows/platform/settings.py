@@ -31,7 +31,8 @@ def load_settings() -> Settings:
     missing = [name for name in names if not os.environ.get(name)]
     if missing:
         raise SettingsError(
-            f"{' and '.join(missing)} not set: runs of a stack's work pool have them. In a shell, "
-            "start the stack with `make up` and load its environment with `. .trainyard/env`"
+            f"{' and '.join(missing)} not set: runs of a stack's work pool have them, which "
+            "`make deploy` registers. In a shell, start the stack with `make up` and load its "
+            "environment with `. .trainyard/env`"
         )
     return Settings(store, tracking_uri)

@@ -34,6 +34,8 @@ class Pulumi:
     """Say what to type after a failure."""
     unlock: str = ""
     """What ends the lock of a command that was killed, if it isn't `pulumi cancel`."""
+    create: str = ""
+    """What makes the stack, if it isn't `make bootstrap`."""
 
     def up(self) -> None:
         """Bring the stack to what program and settings say."""
@@ -123,7 +125,8 @@ class Pulumi:
         if not self.advise:
             return ""
         if "no stack named" in said:
-            return f": there is no such stack. `make bootstrap STACK={self.stack}` makes it."
+            create = self.create or f"`make bootstrap STACK={self.stack}`"
+            return f": there is no such stack. {create} makes it."
         if "currently locked" not in said:
             return f". What it had done stays done: mend what it names and repeat {again}."
         unlock = self.unlock or f"`pulumi --cwd infra cancel --stack {self.stack}`"

@@ -411,7 +411,9 @@ class CrossFieldRule:
     """Settings that are each right and can't be together; reported at the first of the keys."""
 
     keys: tuple[str, ...]
-    holds: Callable[[Settings], bool]
+    """In camelCase, as a stack's file has them."""
+    holds: Callable[[Any], bool]
+    """Of the settings: whether they contradict each other."""
     allowed: str
 
 
@@ -687,7 +689,15 @@ def declared(model: type[Settings]) -> dict[str, dict[str, Any]]:
 
 
 def _pulumi_type(kind: Any) -> str:
-    origin = get_origin(kind)
-    if origin in (tuple, dict):
-        return "array" if origin is tuple else "object"
-    return {bool: "boolean", int: "integer"}.get(kind, "string")
+    types: dict[Any, str] = {
+        bool: "boolean",
+        dict: "object",
+        int: "integer",
+        Literal: "string",
+        str: "string",
+        tuple: "array",
+    }
+    found = types.get(get_origin(kind) or kind)
+    if not found:
+        raise TypeError(f"a setting is a str, bool, int, Literal, tuple or dict, and not {kind}")
+    return found

@@ -103,17 +103,31 @@ def content(image: str) -> list[str]:
 
     Its packages come from stages of their own, its code from the folder of its name in the stage
     `code`.
+
+    Raises:
+        ImageError: a line copies in another way, so the tag wouldn't know of it.
     """
     copied: dict[str, list[tuple[str, str]]] = {}
     packages: dict[str, str] = {}
     stage = ""
-    for line in (REPO / "docker/Dockerfile").read_text().splitlines():
+    dockerfile = (REPO / "docker/Dockerfile").read_text().replace("\\\n", " ")
+    for line in dockerfile.splitlines():
         if made := re.match(r"FROM \S+ AS (\S+)", line):
             stage = made[1]
         elif taken := re.match(r"COPY --from=(\S+-packages) /venv ", line):
             packages[stage] = taken[1]
-        elif copy := re.match(r"COPY (?!--)(.+) (\S+)$", line):
+        elif copy := re.match(r"COPY ((?:[\w./*-]+\s+)+)(/\S*)$", line):
             copied.setdefault(stage, []).append((copy[1], copy[2]))
+        elif re.match(r"(ADD|COPY(?! --from=))\s", line):
+            raise ImageError(f"docker/Dockerfile: `{line}`: write it as `COPY SOURCE ... /TARGET/`")
+    apart = copied.keys() - {"build", "code", *packages.values()}
+    targets = [to for _, to in copied["code"] if not to.startswith(tuple(f"/{i}/" for i in IMAGES))]
+    if apart or targets:
+        where = ", ".join([*(f"the stage {each}" for each in sorted(apart)), *targets])
+        raise ImageError(
+            f"docker/Dockerfile copies from the repository into {where}: code belongs into the "
+            "stage `code`, under /flow/, /worker/ or /mlflow/, by which an image's tag knows it"
+        )
     locks = [sources for sources, _ in copied[packages[image]]]
     code = [sources for sources, to in copied["code"] if to.startswith(f"/{image}/")]
     return " ".join([*locks, *code]).split()

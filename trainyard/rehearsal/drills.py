@@ -672,11 +672,11 @@ def run_drill(rehearsal: Rehearsal, name: str, harm_done: Event) -> Result:
 
 def run_wave(
     rehearsal: Rehearsal, names: Sequence[str], show: Callable[[str], None]
-) -> list[Result]:
-    """Drills at the same time, all to their end.
+) -> tuple[list[Result], list[str]]:
+    """Run drills at the same time, all to their end.
 
-    Raises:
-        RehearsalError: which of them broke their promises, and how.
+    Returns:
+        What those observed that kept their promises, and which of them broke theirs, and how.
     """
 
     def run(name: str, harm_done: Event) -> Result | str:
@@ -697,9 +697,8 @@ def run_wave(
         ended = [each.result() for each in begun]
     finally:
         pool.shutdown(wait=False)  # Ctrl-C ends the emulator, and so the drills
-    if broken := [each for each in ended if isinstance(each, str)]:
-        raise RehearsalError("\n".join(broken))
-    return [each for each in ended if isinstance(each, Result)]
+    kept = [each for each in ended if isinstance(each, Result)]
+    return kept, [each for each in ended if isinstance(each, str)]
 
 
 def end_runs(rehearsal: Rehearsal, deployment: UUID) -> None:
@@ -725,11 +724,9 @@ def drill_all(waves: Sequence[Sequence[str]], rehearsal: Rehearsal, console: Con
         def show(line: str) -> None:
             console.print(line, highlight=False, soft_wrap=True, markup=False)
 
-        try:
-            with console.status(", ".join(wave)):
-                results += run_wave(rehearsal, wave, show)
-        except RehearsalError as error:
-            broken.append(str(error))
+        with console.status(", ".join(wave)):
+            kept, failed = run_wave(rehearsal, wave, show)
+        results, broken = results + kept, broken + failed
     REPORT.write_text(written(REPORT.read_text(), results))
     if broken:
         raise RehearsalError("\n".join(["these drills failed:", *broken]))

@@ -140,6 +140,8 @@ class Session:
 
     def leftovers(self) -> str:
         """What a destroyed stack has left, in words; empty when nothing."""
+        if not self._before.exists():  # the stack was begun by a Trainyard that noted nothing
+            return ""
         before, after = json.loads(self._before.read_text()), inventory(self.root)
         left = {kind: found for kind, found in after.items() if found != before[kind]}
         # Tasks that have ended leave a container each: the emulator's way, and not the stack's.

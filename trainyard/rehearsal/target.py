@@ -31,19 +31,32 @@ def opened(*, released: bool = False) -> Pulumi:
     return _on(session)
 
 
-def found() -> Pulumi:
-    """The rehearsal's `pulumi`, as the last command left it: its emulator has to run."""
+def found(*, released: bool = False) -> Pulumi:
+    """The rehearsal's `pulumi`, as the last command left it: its emulator has to run.
+
+    Args:
+        released: it shall run the images of a release, so the settings name none.
+    """
     session = rehearsal()
-    if not session.runs():
+    if not session.runs() or not session.project.exists():
         raise not_up(REHEARSAL)
+    if released:
+        kept = {k: v for k, v in session.settings().items() if not k.endswith("Image")}
+        session.prepare(REHEARSAL, **kept)
     return _on(session)
 
 
 def _on(session: Session) -> Pulumi:
     environment = {**session.environment(), **session.deploy_role()}
     os.environ.update(environment)  # boto3 finds the emulator by the same variables
-    unlock = f"`make down STACK={REHEARSAL}`"
-    return Pulumi(REHEARSAL, session.project, environment, ask=False, unlock=unlock)
+    return Pulumi(
+        REHEARSAL,
+        session.project,
+        environment,
+        ask=False,
+        unlock=f"`make down STACK={REHEARSAL}`",
+        create=f"`make up STACK={REHEARSAL}`",
+    )
 
 
 def end_rehearsal() -> None:

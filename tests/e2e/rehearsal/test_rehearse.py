@@ -13,7 +13,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ from trainyard.contract.outputs import StackOutputs
 from trainyard.contract.release import Images, Release
 from trainyard.delivery import images
 from trainyard.delivery.release import Steps, release, rollback
-from trainyard.rehearsal.drills import REPORT, chosen
+from trainyard.rehearsal.drills import REPORT
 from trainyard.rehearsal.emulator_session import CONTAINER, NETWORK, Session
 from trainyard.rehearsal.rehearse import Rehearsal, check_rights
 from trainyard.tools.docker import docker
@@ -117,6 +116,14 @@ def done(said: str) -> list[str]:
 def test_a_rehearsal_goes_through_the_steps_of_the_readme(table: str) -> None:
     steps = done((ROOT / "README.md").read_text())
     assert [*done(table), f"{'make down':28}"] == steps  # that one comes last of all
+
+
+def test_each_service_runs_once(rehearsed: Rehearsed) -> None:
+    outputs = rehearsed.rehearsal.made
+    ecs = rehearsed.rehearsal.root.client("ecs")
+    for service in outputs["services"].values():
+        answer = ecs.describe_services(cluster=outputs["tasks"]["cluster"], services=[service])
+        assert [s["runningCount"] for s in answer["services"]] == [1], service
 
 
 def test_it_is_reached_from_this_machine_only(rehearsed: Rehearsed) -> None:
@@ -232,21 +239,27 @@ def test_status_finds_the_stack_that_is_up(rehearsed: Rehearsed) -> None:
     assert '"held_back": []' in make("status", "STACK=rehearsal")
 
 
-def test_todays_drills_end_as_promised_and_are_written_down(rehearsed: Rehearsed) -> None:
-    todays = [name for wave in chosen("today") for name in wave]
+def test_todays_drills_end_as_promised_and_are_written_down(
+    rehearsed: Rehearsed, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = REPORT.read_text()
+    REPORT.write_text(re.sub(r"\d{4}-\d\d-\d\d, \w+ \|$", "never |", before, flags=re.MULTILINE))
     try:
         said = make("drills", "ONLY=today", "KEEP=1")
         after = REPORT.read_text()
     finally:
         REPORT.write_text(before)
+    todays = re.findall(r"^drills: (.*)$", said, re.MULTILINE)[0].split(", ")
+    with capfd.disabled():
+        print(f"\ndrills of today: {', '.join(todays)}")
     assert {name.strip() for name in done(said)} >= set(todays)
-    rows = [row for row in after.splitlines() if f"| {datetime.now(UTC):%Y-%m-%d}, " in row]
-    assert sorted(re.findall(r"\(`([a-z-]+)`\)", "\n".join(rows))) == sorted(todays)
+    ran = [row for row in after.splitlines() if row.endswith(" |") and "never |" not in row]
+    assert sorted(re.findall(r"\(`([a-z-]+)`\) \|", "\n".join(ran))) == sorted(todays)
 
 
 def test_down_leaves_nothing(rehearsed: Rehearsed) -> None:
-    make("down", "STACK=rehearsal")  # it fails where the stack left something in the emulator
+    rehearsed.rehearsal.destroy()  # a rehearsal's last step: it fails where something is left
+    make("down", "STACK=rehearsal")
     assert CONTAINER not in docker("ps", "-a", "--format", "{{.Names}}").stdout
     assert rehearsed.rehearsal.session.containers() == []
     assert NETWORK not in docker("network", "ls", "--format", "{{.Name}}").stdout.split()

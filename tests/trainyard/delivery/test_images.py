@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from trainyard.__main__ import main
 from trainyard.contract.naming import IMAGES
 from trainyard.delivery import images
-from trainyard.delivery.images import Commit, Trial
+from trainyard.delivery.images import Commit, ImageError, Trial
 from trainyard.tools.git import git
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -169,3 +169,35 @@ def test_an_edit_changes_the_tags_of_the_images_that_hold_it_and_no_others(
     assert holders == {"flow"}
     edit("docker/Dockerfile")
     assert not {*tags().values()} & {*before.values()}
+
+
+@pytest.mark.parametrize(
+    ("stage", "line"),
+    [
+        ("code", "ADD extra /flow/extra/"),
+        ("code", "COPY --chmod=755 extra /flow/extra/"),
+        ("code", 'COPY ["extra", "/flow/extra/"]'),
+        ("code", "COPY extra /extra/"),
+        ("flow", "COPY extra /app/extra/"),
+    ],
+)
+def test_a_line_that_the_tag_would_not_know_of_is_refused(
+    stage: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docker").mkdir()
+    real = (ROOT / "docker/Dockerfile").read_text()
+    head, made, rest = real.partition(f" AS {stage}\n")
+    (tmp_path / "docker/Dockerfile").write_text(f"{head}{made}{line}\n{rest}")
+    monkeypatch.setattr(images, "REPO", tmp_path)
+    with pytest.raises(ImageError, match="docker/Dockerfile"):
+        images.content("flow")
+
+
+def test_a_line_may_go_on_in_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docker").mkdir()
+    real = (ROOT / "docker/Dockerfile").read_text()
+    broken = real.replace("COPY prefect.yaml /flow/", "COPY prefect.yaml \\\n    more.yaml /flow/")
+    (tmp_path / "docker/Dockerfile").write_text(broken)
+    before = images.content("flow")
+    monkeypatch.setattr(images, "REPO", tmp_path)
+    assert sorted(images.content("flow")) == sorted([*before, "more.yaml"])

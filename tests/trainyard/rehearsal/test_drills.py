@@ -2,9 +2,14 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from trainyard.rehearsal import drills
 from trainyard.rehearsal.drills import (
     DRILLS,
     REPORT,
@@ -16,6 +21,7 @@ from trainyard.rehearsal.drills import (
     title,
     written,
 )
+from trainyard.rehearsal.emulator_session import RehearsalError
 from trainyard.tools.errors import StackError
 
 KILLED = Result("flow-killed", "Flow killed", "a | b", 61.4, "2026-11-28, 1a2b3c4d5e6f")
@@ -88,3 +94,24 @@ def test_runs_at_once_are_counted_where_they_overlap() -> None:
 
     assert most_at_once([span(0, 10), span(10, 20), span(25, 30)]) == 1
     assert most_at_once([span(0, 10), span(5, 20), span(9, 12)]) == 3
+
+
+def test_a_drill_that_fails_leaves_what_the_others_observed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(_: Any, name: str, harm_done: Event) -> Result:
+        harm_done.set()
+        if name == "image-missing":
+            raise RehearsalError("it was pulled after all")
+        return replace(KILLED, name=name)
+
+    report = tmp_path / "reliability.md"
+    report.write_text(TABLE)
+    monkeypatch.setattr(drills, "REPORT", report)
+    monkeypatch.setattr(drills, "run_drill", run)
+    monkeypatch.setattr(drills, "bring_up", lambda *_: None)
+    wave = ("flow-killed", "image-missing", "flow-stopped")
+    with pytest.raises(RehearsalError, match=r"image-missing: .*pulled after all"):
+        drills.drill_all([wave], Any, Console(quiet=True))  # type: ignore[arg-type]
+    ran = [row for row in report.read_text().splitlines() if "1a2b3c4d5e6f" in row]
+    assert len(ran) == 2

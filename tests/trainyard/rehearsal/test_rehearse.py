@@ -10,11 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from rich.console import Console
 
+from tests.conftest import free_port
 from trainyard.aws.pulumi_cli import Pulumi
-from trainyard.rehearsal import rehearse
+from trainyard.rehearsal import fake_prefect_cloud, rehearse
 from trainyard.rehearsal.emulator_session import RehearsalError, Session
 from trainyard.rehearsal.rehearse import Rehearsal, check_unchanged, perform
 from trainyard.tools.errors import StackError
@@ -187,3 +189,31 @@ def test_a_second_up_that_changes_something_is_found(foreseen: str, done: dict[s
         return
     with pytest.raises(RehearsalError, match="update"):
         check_unchanged(stack)
+
+
+# --- with Prefect Cloud ---------------------------------------------------------------------------
+@pytest.mark.server
+def test_what_stands_in_for_prefect_cloud_comes_and_goes_with_the_rehearsal(
+    url: str, ended: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setattr(fake_prefect_cloud, "GATEWAY", "127.0.0.1")
+    monkeypatch.setattr(fake_prefect_cloud, "PORT", port)
+    api = f"http://127.0.0.1:{port}/api{fake_prefect_cloud.WORKSPACE}"
+    monkeypatch.setattr(fake_prefect_cloud, "URL", api)
+    for name in ("start", "begin"):
+        monkeypatch.setattr(Session, name, lambda *_, **__: None)
+    monkeypatch.setattr(Session, "deploy_role", lambda _: {})
+    monkeypatch.setattr(Session, "url", url)
+    rehearsal = Rehearsal(Session(tmp_path), "cloud")
+    rehearsal.open()
+    try:
+        key = rehearsal.secret(rehearsal.settings["prefectApiKeySecretArn"])
+        for given, status in ((key, 200), ("wrong", 401)):
+            headers = {"Authorization": f"Bearer {given}"}
+            assert httpx.get(f"{api}/admin/version", headers=headers).status_code == status
+    finally:
+        rehearsal.close()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{api}/health")
+    assert ended  # the emulator with it

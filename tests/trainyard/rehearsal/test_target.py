@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from trainyard.rehearsal import target
 from trainyard.rehearsal.emulator_session import RehearsalError, Session
@@ -94,3 +95,15 @@ def test_a_rehearsals_lock_goes_with_its_emulator_and_nobody_is_asked(
     assert found.unlock == "`make down STACK=rehearsal`"
     assert not found.ask
     assert found.folder == tmp_path / ".trainyard/rehearsal/project"
+
+
+def test_a_rollback_of_a_rehearsal_runs_no_image_that_its_settings_name(
+    rehearsal: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / ".trainyard/rehearsal/project/Pulumi.rehearsal.yaml"
+    pins = {"trainyard:flowImage": "sha256:1", "trainyard:profile": "minimal"}
+    file.write_text(yaml.safe_dump({"config": pins}))
+    target.found(released=True)
+    config = yaml.safe_load(file.read_text())["config"]
+    assert "trainyard:flowImage" not in config
+    assert config["trainyard:profile"] == "minimal"

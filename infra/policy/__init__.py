@@ -1,0 +1,1 @@
+"""The rules that every preview of a stack checks."""
