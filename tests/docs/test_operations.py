@@ -23,8 +23,6 @@ from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.rehearsal.emulator_session import REPOSITORY, Session
 from trainyard.tools.errors import StackError
 
-pytestmark = pytest.mark.xdist_group("operations")
-
 PAGE = (ROOT / "docs/operations.md").read_text()
 CANCEL = "pulumi --cwd infra cancel --yes --stack dev"
 FORGET = "pulumi --cwd infra refresh --yes --skip-preview --clear-pending-creates --stack dev"

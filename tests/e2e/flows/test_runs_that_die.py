@@ -35,7 +35,7 @@ from trainyard.contract.outputs import ProcessWorkPool, StackOutputs
 from trainyard.prefect.automations import automations
 from trainyard.prefect.register import register
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("runs that die")]
+pytestmark = pytest.mark.server
 
 PIPELINE = (
     f"""

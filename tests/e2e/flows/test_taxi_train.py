@@ -37,7 +37,7 @@ from tests.e2e.flows.whole_runs import (
     schedule,
 )
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("taxi-train")]
+pytestmark = pytest.mark.server
 
 FIFTH_OF_MARCH = datetime(2024, 3, 5, 6, tzinfo=UTC)
 # months that TLC has published by then

@@ -18,7 +18,6 @@ from trainyard.tools.docker import DockerError, docker
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.timeout(1500),
-    pytest.mark.xdist_group("images"),
 ]
 
 # What is in the lock or in the image, and not in the other.

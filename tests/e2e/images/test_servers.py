@@ -24,7 +24,6 @@ from trainyard.tools.docker import docker
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.timeout(1500),
-    pytest.mark.xdist_group("images"),
 ]
 
 POSTGRES = "postgres:16-alpine"

@@ -1,5 +1,6 @@
 """The clone and the stack that the laptop's tests share."""
 
+import fcntl
 import shutil
 from collections.abc import Iterator
 
@@ -7,6 +8,14 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.e2e.laptop.clones import Clone
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stacks of two clones that start in the same second would want the same ports."""
+    with (tmp_path_factory.getbasetemp().parent / "laptop.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

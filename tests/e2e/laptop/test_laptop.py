@@ -19,7 +19,7 @@ import pytest
 
 from tests.e2e.laptop.clones import Clone, interrupt, read_until, wait_for
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("laptop")]
+pytestmark = pytest.mark.server
 
 http = httpx.Client(trust_env=False, timeout=60)
 

@@ -12,7 +12,7 @@ from flows.taxi.synthetic import synthetic_month
 from tests.conftest import ROOT
 from tests.e2e.laptop.clones import Clone
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("laptop")]
+pytestmark = pytest.mark.server
 
 README = (ROOT / "README.md").read_text()
 

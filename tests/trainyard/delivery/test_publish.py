@@ -1,7 +1,7 @@
 """`make publish` on a real registry, with images that build in seconds."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,6 @@ from trainyard.contract.naming import IMAGES
 from trainyard.delivery import images, publish
 from trainyard.delivery.registry import Registry
 from trainyard.tools.docker import DockerError, docker
-
-
-def on_a_registry(test: Callable[..., None]) -> Callable[..., None]:
-    """A test that publishes; one after the other does."""
-    return pytest.mark.docker(pytest.mark.xdist_group("publish")(test))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +34,7 @@ def digests(repository: Repository) -> dict[str, str]:
     return found
 
 
-@on_a_registry
+@pytest.mark.docker
 def test_a_push_that_was_killed_is_finished_by_the_next_publish(
     rides: Repository, registry: LocalRegistry
 ) -> None:
@@ -64,7 +59,7 @@ def test_a_push_that_was_killed_is_finished_by_the_next_publish(
     assert "flow: flows/ride.py:ride load" in said
 
 
-@on_a_registry
+@pytest.mark.docker
 def test_the_same_content_is_not_built_again(published: Repository) -> None:
     before = digests(published)
     for path in ("README.md", "infra/README.md", "requirements/dev.txt"):
@@ -80,7 +75,7 @@ def test_the_same_content_is_not_built_again(published: Repository) -> None:
     assert published.release["commit"] == commit
 
 
-@on_a_registry
+@pytest.mark.docker
 def test_only_what_a_change_is_in_is_built(published: Repository, registry: LocalRegistry) -> None:
     before = digests(published)
     published.write("flows/ride.py", "def ride(): return 1\n")
@@ -91,7 +86,7 @@ def test_only_what_a_change_is_in_is_built(published: Repository, registry: Loca
     assert registry.inspect(after["flow"])["Labels"][LABEL] == commit
 
 
-@on_a_registry
+@pytest.mark.docker
 def test_a_flow_that_does_not_load_is_not_released(
     published: Repository, registry: LocalRegistry
 ) -> None:
@@ -115,7 +110,7 @@ def test_a_flow_that_does_not_load_is_not_released(
     published.publish()
 
 
-@on_a_registry
+@pytest.mark.docker
 def test_what_is_not_committed_is_refused_by_name(published: Repository) -> None:
     before = published.release
     published.write("flows/draft.py", "")
@@ -128,7 +123,7 @@ def test_what_is_not_committed_is_refused_by_name(published: Repository) -> None
     assert published.release == before
 
 
-@on_a_registry
+@pytest.mark.docker
 def test_what_git_ignores_is_in_no_image(published: Repository) -> None:
     published.write("flows/.env", "KEY=secret\n")
     published.write("flows/ride.py", "def ride(): return 3\n")
@@ -138,7 +133,7 @@ def test_what_git_ignores_is_in_no_image(published: Repository) -> None:
     assert said.split() == ["ride.py"]
 
 
-@on_a_registry
+@pytest.mark.docker
 def test_a_registry_that_does_not_answer_is_named_before_anything_is_built(
     rides: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +146,7 @@ def test_a_registry_that_does_not_answer_is_named_before_anything_is_built(
     assert rides.release == before
 
 
-@on_a_registry
+@pytest.mark.docker
 def test_without_an_engine_it_says_so(
     published: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +158,7 @@ def test_without_an_engine_it_says_so(
     published.publish()
 
 
-@on_a_registry
+@pytest.mark.docker
 def test_without_a_commit_it_says_what_to_do(tmp_path: Path, registry: LocalRegistry) -> None:
     repository = Repository(tmp_path / "new", f"{registry.host}/new")
     repository.git("update-ref", "-d", "HEAD")
@@ -171,7 +166,7 @@ def test_without_a_commit_it_says_what_to_do(tmp_path: Path, registry: LocalRegi
     assert repository.release is None
 
 
-@on_a_registry
+@pytest.mark.docker
 def test_without_the_account_stack_it_says_what_makes_it(
     rides: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
