@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -194,7 +195,13 @@ class Rehearsal:
         tasks = ecs.list_tasks(cluster=cluster, serviceName=name)["taskArns"]
         if not tasks:
             raise RehearsalError(f"no task of {service} runs")
-        found: dict[str, Any] = ecs.describe_tasks(cluster=cluster, tasks=tasks[:1])["tasks"][0]
+        described = ecs.describe_tasks(cluster=cluster, tasks=tasks)["tasks"]
+
+        def newest(task: dict[str, Any]) -> tuple[bool, datetime]:
+            return task.get("healthStatus") == "HEALTHY", task["createdAt"]
+
+        # While one takes another's place, both are listed.
+        found: dict[str, Any] = max(described, key=newest)
         return found
 
     def address(self, service: str) -> str:
