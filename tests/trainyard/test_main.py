@@ -133,8 +133,8 @@ def test_a_rehearsal_is_begun_by_up_found_by_others_and_ended_by_down(
         chosen.append(f"begun{' for a release' * released}")
         return Pulumi("rehearsal")
 
-    def found() -> Pulumi:
-        chosen.append("found")
+    def found(*, released: bool = False) -> Pulumi:
+        chosen.append(f"found{' for a release' * released}")
         return Pulumi("rehearsal")
 
     monkeypatch.setattr(target, "opened", begun)
@@ -152,3 +152,7 @@ def test_a_rehearsal_is_begun_by_up_found_by_others_and_ended_by_down(
     monkeypatch.setattr("trainyard.delivery.release.release", lambda *_: None)
     assert main(["release", "rehearsal"]) == 0
     assert chosen == ["begun for a release"]
+    chosen.clear()
+    monkeypatch.setattr("trainyard.delivery.release.rollback", lambda *_: None)
+    assert main(["rollback", "rehearsal"]) == 0
+    assert chosen == ["found for a release"]

@@ -204,7 +204,8 @@ def test_a_service_that_does_not_run_says_why_its_last_task_stopped() -> None:
 
 @pytest.mark.server
 def test_one_check_that_breaks_does_not_hide_the_others(session: Any) -> None:
-    both = {**OUTPUTS, "services": {"worker": "no-such", "mlflow": "neither"}}
+    services = {"worker": "no-such", "mlflow": "neither"}
+    both = {**OUTPUTS, "tasks": {"cluster": "no-such"}, "services": services}
     found = list(doctor.services(session, both))
     assert [check.failed for check in found] == [True, True]
     assert "ClusterNotFound" in found[0].found
