@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -44,7 +44,7 @@ from trainyard.rehearsal.rehearse import (
     pool_of,
 )
 from trainyard.tools.console import say
-from trainyard.tools.docker import docker
+from trainyard.tools.docker import DockerError, docker
 from trainyard.tools.errors import StackError
 
 REPORT: Path = REPO / "docs/reliability.md"
@@ -229,8 +229,11 @@ class Scene:
         ecs = self.rehearsal.root.client("ecs")
         cluster = pool_of(self.rehearsal.outputs).cluster_arn
         name = self.rehearsal.made["services"][service]
-        self.kill(self.service(service))
+        container = self.service(service)
+        # First, or a task that takes the killed one's place may be stopped as it starts.
         ecs.update_service(cluster=cluster, service=name, desiredCount=0)
+        with suppress(DockerError):  # ECS may have stopped it already
+            self.kill(container)
         try:
             yield
         finally:
