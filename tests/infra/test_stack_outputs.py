@@ -7,27 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from infra.stack_outputs import build
+from tests.trainyard.aws.fake_stack import OUTPUTS
 from trainyard.contract.outputs import EcsWorkPool
 
-POOL: dict[str, Any] = {
-    "name": "trainyard-dev",
-    "region": "eu-central-1",
-    "cluster_arn": "arn",
-    "vpc_id": "vpc-1",
-    "subnet_ids": ["subnet-1"],
-    "security_group_ids": ["sg-1"],
-    "assign_public_ip": True,
-    "capacity_provider": "FARGATE",
-    "cpu_architecture": "X86_64",
-    "execution_role_arn": "arn",
-    "task_role_arn": "arn",
-    "log_group": "group",
-    "queue_name": "queue",
-    "environment": {},
-    "secrets": {},
-    "api_secret_variable": "PREFECT_API_KEY",
-    "api_secret": "arn",
-}
+POOL = OUTPUTS["work_pool"]
 
 
 @pytest.mark.parametrize("wrong", ["subnets", None])

@@ -142,16 +142,6 @@ class Rehearsal:
         if left := self.session.leftovers():
             raise RehearsalError(left)
 
-    def forget(self) -> None:
-        """Destroy what is there still, and forget the stack; the emulator stays."""
-        self._destroy()
-        self.pulumi.run("stack", "rm", "--yes")
-        if self._cloud:
-            self._end_cloud()
-            self.root.client("secretsmanager").delete_secret(
-                SecretId=self.settings["prefectApiKeySecretArn"], ForceDeleteWithoutRecovery=True
-            )
-
     def close(self) -> None:
         """End the emulator and all that it started, however far the rehearsal came."""
         try:
