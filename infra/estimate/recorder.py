@@ -248,6 +248,7 @@ def run(
         mocks.set_mocks(
             cloud, "trainyard", stack, preview=preview, monitor=Recorder(cloud, recording)
         )
+        settings.SETTINGS.outputs.clear()  # what an earlier program left belongs to a closed loop
         settings.set_root_resource(cast(pulumi.Resource, None))  # run_in_stack makes its own
         set_all_config(as_texts(values))
         loop.run_until_complete(run_in_stack(program))
