@@ -1,4 +1,4 @@
-"""Prefect's scheduler with the versions that are locked: it says of a failure only in its own log."""
+"""Prefect's scheduler with the locked versions: it tells of a failure in its own log only."""
 
 import asyncio
 
