@@ -4,7 +4,6 @@ Times are without Prefect and MLflow on both sides, after a warm-up on a few row
 imports nor first calls count. Errors are on the rows that the tutorial validates on.
 """
 
-import argparse
 import importlib
 import multiprocessing
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import xgboost as xgb
+from cyclopts import App
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +31,9 @@ from flows.taxi import contract, models
 from flows.taxi.features import TripFeatures
 from flows.taxi.search import BOOST_ROUNDS, EARLY_STOPPING_ROUNDS, FIXED_PARAMS, search
 from flows.taxi.source import raw_month
+from trainyard.tools.command_line import options_given_to_make, usage_error
+from trainyard.tools.command_line import run as run_command
+from trainyard.tools.errors import StackError
 
 TRIALS = 20
 SEED = 42
@@ -204,29 +207,39 @@ def table(
     return result
 
 
-def main() -> None:
-    """Run both sides and print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.taxi",
-        description="The taxi pipeline against the tutorial's own method, on the same files.",
-    )
-    parser.add_argument(
-        "--data", default="synthetic", help="a folder of TLC's months, or (default) synthetic"
-    )
-    parser.add_argument("--train", default="2023-01", metavar="MONTH")
-    parser.add_argument("--valid", default="2023-02", metavar="MONTH")
-    options = parser.parse_args()
-    names = (options.train, options.valid)
+app = App(
+    name="bench",
+    help_format="plaintext",
+    version_flags=[],
+    config=options_given_to_make,
+    error_formatter=usage_error,
+)
+
+
+@app.default
+def main(*, data: str = "synthetic", train: str = "2023-01", valid: str = "2023-02") -> None:
+    """Compare the taxi pipeline with the tutorial's own method, on the same files.
+
+    Parameters
+    ----------
+    data
+        A folder of TLC's months, or synthetic ones.
+    train
+        The month to train on, as YYYY-MM.
+    valid
+        The month to validate on, as YYYY-MM.
+    """
+    names = (train, valid)
     console = Console()
     with tempfile.TemporaryDirectory() as folder, console.status("reading") as status:
         try:
-            months, few = _months(options.data, names, Path(folder))
+            months, few = _months(data, names, Path(folder))
         except ValueError as error:  # what the pipeline says of a month that it can't have
-            parser.error(str(error))
+            raise StackError(str(error)) from error
         # First: a new process inherits its parent's peak, and the tutorial's is high.
         status.update("the whole flow, for its memory")
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            memory = pool.submit(peak_memory, options.data, names, Path(folder)).result()
+            memory = pool.submit(peak_memory, data, names, Path(folder)).result()
         status.update("warming up")
         tutorial.run(*few.paths)
         run(few)
@@ -238,7 +251,7 @@ def main() -> None:
         status.update("the tutorial")
         theirs = tutorial.run(*months.paths)
     console.print(table(theirs, ours, alike, searched, memory))
-    console.print(f"{options.data}: {names[0]} validated on {names[1]}; {os.cpu_count()} cores")
+    console.print(f"{data}: {names[0]} validated on {names[1]}; {os.cpu_count()} cores")
 
 
 def _months(data: str, names: tuple[str, str], folder: Path) -> tuple[Months, Months]:
@@ -251,4 +264,4 @@ def _months(data: str, names: tuple[str, str], folder: Path) -> tuple[Months, Mo
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(app, None))

@@ -1,16 +1,23 @@
 """`trainyard COMMAND [STACK]`: the front door. One function a command, which chooses the target:
 this laptop, a stack on AWS, or the stack `rehearsal` on an emulator.
+
+A command's docstring is its help: what it does, what it changes, what it costs, how it is undone.
+Its first sentence is the one of `make help`.
 """
 
 import os
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from itertools import count
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
 from trainyard.contract.naming import REHEARSAL
+from trainyard.paths import PROGRAM, REPO
+from trainyard.tools import command_line
 from trainyard.tools.errors import StackError
 
 if TYPE_CHECKING:
@@ -18,13 +25,25 @@ if TYPE_CHECKING:
 
 app = App(
     name="trainyard",
-    help="Operate Trainyard's stacks.",
+    help="Operate Trainyard's stacks: Prefect, MLflow, an artifact store and workers, on this "
+    "laptop or in your AWS account.",
+    help_format="plaintext",
+    help_epilogue="`trainyard COMMAND --help` says what a command changes and costs, and how to "
+    "undo it. `make` knows the same words, and options as variables: `make demo KEEP=1 DATA=tlc` "
+    "is `trainyard demo --keep --data tlc`, `make up STACK=dev` is `trainyard up dev`.",
     default_parameter=Parameter(negative=""),
+    usage="Usage: trainyard COMMAND [STACK] [OPTIONS]",
     version_flags=[],
+    config=command_line.options_given_to_make,
+    error_formatter=command_line.usage_error,
 )
-RUN = Group("Run it, here or on AWS", sort_key=1)
+app.register_install_completion_command()
+RUN = Group("Run it", sort_key=1)
 AWS = Group("Run it on AWS", sort_key=2)
+_order = count()
+
 Cpu = Literal["x86_64", "arm64"]
+Text = Annotated[str, Parameter(show_default=False)]
 StackName = Annotated[
     str, Parameter(help="Of infra/Pulumi.STACK.yaml, or `rehearsal`: the one on the emulator.")
 ]
@@ -36,44 +55,65 @@ LaptopOrStack = Annotated[
         show_default=False,
     ),
 ]
-Quiet = Annotated[bool, Parameter(help="Print nothing.")]
+
+
+def command(group: Group) -> Callable[..., Any]:
+    """Add a command to a group of the help, after those that are there."""
+    return partial(
+        app.command, group=group, sort_key=next(_order), help_format="markdown", help_epilogue=""
+    )
 
 
 # --- which stack ----------------------------------------------------------------------------------
 def open_stack(stack: str, *, released: bool = False) -> "Pulumi":
-    """A stack's `pulumi`; the rehearsal's emulator is started for it.
+    """Give a stack's `pulumi`; the rehearsal's emulator is started for it.
 
     Args:
         stack: its name.
         released: it runs images of a release, so none of this clone have to be built.
-    """
-    from trainyard.aws.pulumi_cli import Pulumi
 
+    Raises:
+        StackError: there is no such stack.
+    """
     if stack != REHEARSAL:
-        return Pulumi(stack)
+        return _on_aws(stack)
     from trainyard.rehearsal.target import opened
 
     return opened(released=released)
 
 
 def running_stack(stack: str, *, released: bool = False) -> "Pulumi":
-    """A stack's `pulumi`, as the last command left it.
+    """Give a stack's `pulumi`, as the last command left it.
 
     Args:
         stack: its name.
         released: it shall run the images of a release.
-    """
-    from trainyard.aws.pulumi_cli import Pulumi
 
+    Raises:
+        StackError: there is no such stack, or the rehearsal isn't up.
+    """
     if stack != REHEARSAL:
-        return Pulumi(stack)
+        return _on_aws(stack)
     from trainyard.rehearsal.target import found
 
     return found(released=released)
 
 
-# --- commands -------------------------------------------------------------------------------------
-@app.command(group=RUN)
+def _on_aws(stack: str) -> "Pulumi":
+    from trainyard.aws.pulumi_cli import Pulumi
+
+    if not (PROGRAM / f"Pulumi.{stack}.yaml").exists():
+        known = [path.suffixes[0][1:] for path in sorted(PROGRAM.glob("Pulumi.*.yaml"))]
+        meant = command_line.nearest(stack, known)
+        raise StackError(
+            f"there is no infra/Pulumi.{stack}.yaml{meant or '.'} "
+            f"`make bootstrap STACK={stack}` makes a new environment"
+        )
+    return Pulumi(stack)
+
+
+# --- run it ---------------------------------------------------------------------------------------
+@command(RUN)
 def demo(
     *,
     data: str = "synthetic",
@@ -82,12 +122,17 @@ def demo(
     trials: int | None = None,
     keep: bool = False,
 ) -> int:
-    """Train a model end to end on the laptop stack, which comes up for it and goes down after.
+    """Train a model end to end: stack up, one deployment run, a summary, down.
+
+    - **Changes**: starts Prefect, MLflow and a worker on loopback ports, in .trainyard. The model
+      takes the alias `champion` in this laptop's registry.
+    - **Costs**: about a minute; `--data tlc` downloads two months once.
+    - **Undo**: nothing is left running. `make clean` removes what it wrote.
 
     Parameters
     ----------
     data
-        synthetic, tlc, a folder, s3:// or https://
+        synthetic, tlc (New York's public files), a folder, s3:// or https://
     train
         The month to train on, as YYYY-MM.
     valid
@@ -95,7 +140,7 @@ def demo(
     trials
         How many trials to search.
     keep
-        Leave the stack up.
+        Leave the stack up, to look around.
     """
     from trainyard.laptop import commands
     from trainyard.laptop.demo import demo as run_demo
@@ -106,9 +151,15 @@ def demo(
     )
 
 
-@app.command(group=RUN)
+@command(RUN)
 def up(stack: LaptopOrStack = "", /) -> int | None:
-    """Start the laptop stack, or bring a stack on AWS to what its settings say."""
+    """Start the laptop stack, or bring a stack on AWS to what its settings say.
+
+    - **Changes**: on a laptop, processes on loopback ports, in .trainyard. On AWS, what `trainyard
+      preview STACK` shows; it asks first, at a terminal.
+    - **Costs**: on AWS, what `trainyard cost STACK` says.
+    - **Undo**: `trainyard down`; on AWS, the earlier settings and `up` again.
+    """
     if not stack:
         from trainyard.laptop import commands
 
@@ -120,9 +171,20 @@ def up(stack: LaptopOrStack = "", /) -> int | None:
     return None
 
 
-@app.command(group=RUN)
-def down(stack: LaptopOrStack = "", /, *, quiet: Quiet = False) -> int | None:
-    """Stop the laptop stack, or destroy a stack on AWS."""
+@command(RUN)
+def down(
+    stack: LaptopOrStack = "",
+    /,
+    *,
+    quiet: Annotated[bool, Parameter(help="Print nothing.")] = False,
+) -> int | None:
+    """Stop the laptop stack, or destroy a stack on AWS.
+
+    - **Changes**: on a laptop, processes end and all data stays. On AWS every resource goes, unless
+      some are protected (`durable: true`): then it names them and removes nothing.
+    - **Costs**: nothing; on AWS, what is gone costs nothing more.
+    - **Undo**: `trainyard up`. On AWS destroyed data is gone, but for the database's last snapshot.
+    """
     if not stack:
         from trainyard.laptop import commands
 
@@ -138,9 +200,12 @@ def down(stack: LaptopOrStack = "", /, *, quiet: Quiet = False) -> int | None:
     return None
 
 
-@app.command(group=RUN)
+@command(RUN)
 def status(stack: LaptopOrStack = "", /) -> int | None:
-    """Say what runs, and where to look."""
+    """Show what runs, and where to look.
+
+    - **Changes**: nothing.
+    """
     if not stack:
         from trainyard.laptop import commands
 
@@ -151,9 +216,15 @@ def status(stack: LaptopOrStack = "", /) -> int | None:
     return None
 
 
-@app.command(group=RUN)
+@command(RUN)
 def deploy(stack: LaptopOrStack = "", /) -> int | None:
-    """Register a stack with Prefect, then `prefect deploy --all`."""
+    """Register the stack with Prefect, then `prefect deploy --all`.
+
+    - **Changes**: the stack's work pool, automations and deployments in Prefect become what the
+      settings and prefect.yaml say; deployments that are gone from the file are deleted.
+    - **Costs**: nothing but the runs that schedules start.
+    - **Undo**: the earlier prefect.yaml, and `deploy` again.
+    """
     if not stack:
         from trainyard.laptop import commands
         from trainyard.laptop.deploy import register_and_deploy
@@ -165,9 +236,14 @@ def deploy(stack: LaptopOrStack = "", /) -> int | None:
     return None
 
 
-@app.command(group=AWS)
+# --- run it on AWS --------------------------------------------------------------------------------
+@command(AWS)
 def image(*, cpu: Cpu = "x86_64", tags: bool = False) -> int | None:
     """Build, measure and smoke-test the images of flows, worker and MLflow.
+
+    - **Changes**: images in this machine's Docker.
+    - **Costs**: some 3 GB of disk, and minutes the first time.
+    - **Undo**: `docker image rm`.
 
     Parameters
     ----------
@@ -184,25 +260,86 @@ def image(*, cpu: Cpu = "x86_64", tags: bool = False) -> int | None:
     return images.build_and_report(cpu)
 
 
-@app.command(group=AWS)
+@command(AWS)
 def publish(*, cpu: Cpu = "x86_64") -> None:
-    """Push the commit's images, each built once, and write .trainyard/release.json."""
+    """Push the commit's images to the account's registry, each built once.
+
+    - **Changes**: images in ECR, and .trainyard/release.json, which `trainyard release` reads.
+      Needs Docker and a commit without changes beside it.
+    - **Costs**: about 0.10 $ a GB and month in ECR; old images expire by themselves.
+    - **Undo**: nothing runs them until a release.
+
+    Parameters
+    ----------
+    cpu
+        What they run on.
+    """
     from trainyard.delivery.publish import publish_release
 
     publish_release(cpu)
 
 
-@app.command(group=AWS)
+@command(AWS)
+def release(stack: StackName, /) -> int:
+    """Bring what `publish` pushed to a stack: up, deployments, a smoke run.
+
+    - **Changes**: the stack's images, resources and deployments. Where the same files run already,
+      nothing.
+    - **Costs**: what `trainyard cost STACK` says, and one short task for the smoke run.
+    - **Undo**: `trainyard rollback STACK`.
+    """
+    from trainyard.delivery.release import deliver
+
+    return deliver("release", stack, partial(open_stack, stack, released=True))
+
+
+@command(AWS)
+def rollback(stack: StackName, /) -> int:
+    """Bring the release to a stack that completed there before.
+
+    - **Changes**: as `trainyard release`, with the older images and prefect.yaml.
+    - **Costs**: as a release.
+    - **Undo**: release the newer commit again.
+    """
+    from trainyard.delivery.release import deliver
+
+    return deliver("rollback", stack, partial(running_stack, stack, released=True))
+
+
+@command(AWS)
+def smoke(stack: StackName, /) -> int:
+    """Run the smoke deployment of a stack, and wait for its end.
+
+    - **Changes**: one run in Prefect and MLflow.
+    - **Costs**: a minute of the smallest task.
+    """
+    from trainyard.delivery.release import deliver
+
+    return deliver("smoke", stack, partial(running_stack, stack))
+
+
+@command(AWS)
 def bootstrap(
-    *, stack: str = "", repository: str = "", owner_id: str = "", repository_id: str = ""
+    stack: Annotated[
+        str, Parameter(help="An environment to prepare too, such as dev.", show_default=False)
+    ] = "",
+    /,
+    *,
+    repo: Text = "",
+    owner_id: Text = "",
+    repository_id: Text = "",
 ) -> None:
-    """Make what an AWS account has once: Pulumi's state, and the stack `account`.
+    """Make what an AWS account has once: Pulumi's state, the stack `account`.
+
+    - **Changes**: in AWS a bucket, a key, a registry, the roles that GitHub takes;
+      infra/Pulumi.*.yaml here; with `--repo` variables and environments of that GitHub repository.
+      Run it with an administrator's credentials; it can be repeated.
+    - **Costs**: 1 $ a month for the key; images and state by their size.
+    - **Undo**: docs/aws.md, "Remove it all".
 
     Parameters
     ----------
-    stack
-        An environment to prepare too, such as dev.
-    repository
+    repo
         owner/name of the GitHub repository that deploys.
     owner_id
         The number of its owner; without it `gh` is asked.
@@ -211,17 +348,19 @@ def bootstrap(
     """
     from trainyard.aws.bootstrap import bootstrap as make
 
-    make(stack, repository, owner_id, repository_id)
+    make(stack, repo, owner_id, repository_id)
 
 
-@app.command(group=AWS)
-def preview(stack: StackName, /, *, base: str = "") -> int | None:
+@command(AWS)
+def preview(stack: StackName, /, *, base: Text = "") -> int | None:
     """Show what an `up` would change, and which rules of infra/policy it breaks.
+
+    - **Changes**: nothing.
 
     Parameters
     ----------
     base
-        A branch or commit: write a pull request's comment against it instead.
+        A branch or commit: write a pull request's comment against it, in .trainyard/preview.md.
     """
     if base:
         from trainyard.aws.pr_comment import preview_change
@@ -231,49 +370,37 @@ def preview(stack: StackName, /, *, base: str = "") -> int | None:
     return None
 
 
-@app.command(group=AWS)
-def release(stack: StackName, /) -> int:
-    """Bring what `publish` pushed to a stack: up, deployments, a smoke run."""
-    from trainyard.delivery.release import deliver
-
-    return deliver("release", stack, partial(open_stack, stack, released=True))
-
-
-@app.command(group=AWS)
-def rollback(stack: StackName, /) -> int:
-    """Bring the release to a stack that completed there before."""
-    from trainyard.delivery.release import deliver
-
-    return deliver("rollback", stack, partial(running_stack, stack, released=True))
-
-
-@app.command(group=AWS)
-def smoke(stack: StackName, /) -> int:
-    """Run the smoke deployment of a stack, and wait for its end."""
-    from trainyard.delivery.release import deliver
-
-    return deliver("smoke", stack, partial(running_stack, stack))
-
-
-@app.command(group=AWS)
+@command(AWS)
 def drift(stack: StackName, /, *, issue: bool = False) -> int:
-    """Show what was changed in AWS by hand; exit code 2 where something was.
+    """Show what was changed in AWS by hand; exit status 2 where something was.
+
+    - **Changes**: nothing in AWS; the report is .trainyard/drift.md.
+    - **Undo what it finds**: the report says how.
 
     Parameters
     ----------
     issue
-        Keep an issue of it on GitHub.
+        Keep one issue of it on GitHub, open while there is drift.
     """
     from trainyard.aws.drift import drift as look
 
     return look(stack, partial(running_stack, stack), issue=issue)
 
 
-@app.command(group=AWS)
+@command(AWS)
 def doctor(
-    stack: Annotated[str, Parameter(help="Of infra/Pulumi.STACK.yaml.", show_default=False)] = "", /
+    stack: Annotated[
+        str,
+        Parameter(
+            help="Of infra/Pulumi.STACK.yaml: its AWS account and services too.", show_default=False
+        ),
+    ] = "",
+    /,
 ) -> int:
-    """Say what is wrong with this machine, or with a stack on AWS, and what to do."""
+    """Say what is wrong here, and what to do.
+
+    - **Changes**: nothing.
+    """
     if stack == REHEARSAL:
         raise StackError("a rehearsal is in no AWS account: `make rehearse` looks at it")
     from trainyard.aws.doctor import doctor as look
@@ -281,19 +408,47 @@ def doctor(
     return look(stack)
 
 
-@app.command(group=AWS)
+@command(AWS)
+def cost(
+    stack: Annotated[
+        str, Parameter(help="Of infra/Pulumi.STACK.yaml; without it, each profile.")
+    ] = "",
+    /,
+) -> int:
+    """Say what a stack costs a month while nothing trains, by component.
+
+    - **Changes**: nothing. Prices are those of infra/estimate/prices.json, in US dollars.
+    """
+    # The program's environment: it runs the program to see what it asks for.
+    python = REPO / ".venv-infra/bin/python"
+    if not python.exists():
+        raise StackError("the Pulumi program's environment isn't here: `make cost` installs it")
+    command = [f"{python}", "-W", "ignore", "-m", "infra.estimate.cost", *filter(None, [stack])]
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": f"{REPO}"}).returncode  # noqa: S603
+
+
+@command(AWS)
 def ui(stack: StackName, /) -> None:
-    """Open a stack's private pages, MLflow and Prefect, through a tunnel."""
+    """Open a stack's private pages, MLflow and Prefect, through a tunnel.
+
+    - **Changes**: one small task in the stack, for as long as the tunnel is open.
+    - **Costs**: about a cent an hour.
+    - **Undo**: Ctrl-C ends tunnel and task.
+    """
     from trainyard.aws.tunnel import ui as open_pages
 
     open_pages(running_stack(stack))
 
 
-@app.command(group=AWS)
+@command(AWS)
 def rehearse(
     *, prefect: Literal["self-hosted", "cloud"] = "self-hosted", keep: bool = False
 ) -> int:
     """Rehearse the whole cloud path on an emulator, from nothing to a trained model and back.
+
+    - **Changes**: containers on this machine (Linux, Docker); a rehearsal that is up ends first.
+    - **Costs**: about 8 minutes; nothing in AWS.
+    - **Undo**: nothing is left, or with `--keep` `trainyard down rehearsal`.
 
     Parameters
     ----------
@@ -307,15 +462,18 @@ def rehearse(
     return rehearse_command(prefect, keep=keep)
 
 
-@app.command(group=AWS)
-def drills(*, only: str = "", keep: bool = False) -> int:
+@command(AWS)
+def drills(*, only: Text = "", keep: bool = False) -> int:
     """Break the rehearsal's stack on purpose, one fault at a time; writes docs/reliability.md.
+
+    - **Changes**: docs/reliability.md, and containers on this machine (Linux, Docker).
+    - **Costs**: about 20 minutes for all; nothing in AWS.
+    - **Undo**: nothing is left, or with `--keep` `trainyard down rehearsal`.
 
     Parameters
     ----------
     only
-        One drill of docs/reliability.md, or `today`: the third of them that CI runs today. All
-        drills take 20 minutes.
+        One drill of docs/reliability.md, or `today`: the third of them that CI runs today.
     keep
         Leave the stack up, so that the next drill needn't start one.
     """
@@ -325,20 +483,8 @@ def drills(*, only: str = "", keep: bool = False) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; an error of ours is one message, and the exit code 1."""
     os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")
-    try:
-        return app(arguments, result_action="return_value") or 0
-    except Exception as error:
-        if not isinstance(error, StackError) and not _of_aws(error):
-            raise
-        print(error, file=sys.stderr)
-        return 1
-
-
-def _of_aws(error: Exception) -> bool:
-    """Whether AWS refuses, or isn't reached. Asked without boto3, which a laptop needn't load."""
-    return any(each.__module__ == "botocore.exceptions" for each in type(error).__mro__)
+    return command_line.run(app, arguments)
 
 
 if __name__ == "__main__":

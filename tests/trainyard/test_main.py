@@ -1,5 +1,6 @@
 """The front door: which command and which target, and what an error looks like."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from trainyard.aws import stack as operations
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.laptop import commands
 from trainyard.rehearsal import target
+from trainyard.tools import command_line
 from trainyard.tools.errors import StackError
 
 
@@ -34,10 +36,10 @@ def test_an_unknown_command_is_told_the_nearest(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
-        (["drift"], "STACK"),
+        (["drift"], "`drift dev`"),
         (["up", "dev", "prod"], "prod"),
         (["image", "--cpu", "arm"], "arm64"),
-        (["drift", "dev", "--isue"], "--isue"),
+        (["drift", "dev", "--isue"], "--issue"),
     ],
 )
 def test_what_is_typed_wrongly_is_named_and_nothing_is_done(
@@ -50,17 +52,35 @@ def test_what_is_typed_wrongly_is_named_and_nothing_is_done(
     assert "Traceback" not in said
 
 
-def test_an_error_of_ours_is_one_message_and_the_exit_code_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_error_of_ours_is_one_message_and_its_traceback_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(command_line, "REPO", tmp_path)
+    monkeypatch.setattr(command_line, "ERROR_LOG", tmp_path / ".trainyard/error.log")
+
     def fail(*_: Any, **__: Any) -> int:
         raise StackError("the stack dev isn't up: `make up STACK=dev`")
 
     monkeypatch.setattr(drift, "drift", fail)
     assert main(["drift", "dev"]) == 1
     said = capsys.readouterr()
-    assert said.err == "the stack dev isn't up: `make up STACK=dev`\n"
+    assert said.err == (
+        "the stack dev isn't up: `make up STACK=dev`\n(traceback: .trainyard/error.log)\n"
+    )
     assert said.out == ""
+    kept = (tmp_path / ".trainyard/error.log").read_text()
+    assert "trainyard drift dev" in kept
+    assert "in fail" in kept
+
+
+def test_a_stack_that_isnt_there_is_told_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Pulumi, "_call", refuse)
+    assert main(["status", "dve"]) == 1
+    said = capsys.readouterr().err
+    assert "did you mean dev?" in said
+    assert "`make bootstrap STACK=dve`" in said
 
 
 def test_any_other_error_is_ours_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
