@@ -14,16 +14,14 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from trainyard.aws.pulumi_cli import NO_PULUMI, Pulumi
+from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.contract.naming import PREVIEW_ENVIRONMENT, Names
 from trainyard.contract.settings import Settings, config_of
-from trainyard.paths import PROGRAM
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
 from trainyard.tools.gh import GhError, gh, logged_in
@@ -44,7 +42,7 @@ class State:
 
     @property
     def backend(self) -> str:
-        """The address for `pulumi login`."""
+        """Its address, as the stacks' files have it."""
         return f"s3://{self.bucket}?region={self.region}"
 
     @property
@@ -147,22 +145,19 @@ def find_repository(name: str, owner_id: str, repository_id: str) -> Repository:
     return Repository(name, owner_id, repository_id)
 
 
-def pulumi(*arguments: str) -> None:
-    """Run pulumi; a secret never is among its arguments."""
-    try:
-        done = subprocess.run(["pulumi", "--cwd", str(PROGRAM), *arguments])  # noqa: S603, S607
-    except FileNotFoundError:
-        raise StackError(NO_PULUMI) from None
-    if done.returncode:
-        raise StackError(f"`pulumi {' '.join(arguments)}` failed; the reason is above")
-
-
 def prepare_stack(name: str, state: State, settings: dict[str, str]) -> None:
     """Make a stack where there is none, and write its settings."""
-    pulumi("stack", "select", "--create", name, "--secrets-provider", state.secrets_provider)
-    given = {"aws:region": state.region, "trainyard:accountId": state.account, **settings}
-    pairs = [part for k, v in given.items() for part in ("--plaintext", f"{k}={v}")]
-    pulumi("config", "set-all", "--stack", name, *pairs)
+    from pulumi.automation import ConfigValue
+
+    pulumi = Pulumi(name, environment={"PULUMI_BACKEND_URL": state.backend})
+    pulumi.make(state.secrets_provider)
+    given = {
+        "aws:region": state.region,
+        "trainyard:accountId": state.account,
+        "trainyard:backend": state.backend,
+        **settings,
+    }
+    pulumi.api.set_all_config({key: ConfigValue(value) for key, value in given.items()})
 
 
 # --- GitHub ---------------------------------------------------------------------------------------
@@ -211,7 +206,6 @@ def set_variables(
     return [
         *([command("STACKS", json.dumps(stacks))] if stacks else []),
         command("AWS_REGION", state.region),
-        command("PULUMI_BACKEND_URL", state.backend),
         command("AWS_PREVIEW_ROLE_ARN", roles["preview_role_arn"]),
         *(
             command("AWS_DEPLOY_ROLE_ARN", roles["deploy_role_arn"], "--env", each)
@@ -283,7 +277,6 @@ def bootstrap(stack: str, repository_name: str, owner_id: str, repository_id: st
     if repository_name:
         repository = find_repository(repository_name, owner_id, repository_id)
     state = make_state(session)
-    pulumi("login", state.backend)
     account = {"trainyard:kind": "account"}
     if repository:
         account |= {
@@ -294,7 +287,7 @@ def bootstrap(stack: str, repository_name: str, owner_id: str, repository_id: st
             "trainyard:stateKeyArn": state.key_arn,
         }
     prepare_stack("account", state, account)
-    pulumi("up", "--stack", "account", *([] if sys.stdin.isatty() else ["--yes"]))
+    Pulumi("account").up()
     if stack:
         prepare_stack(stack, state, prefect_settings(session, stack))
     if repository:

@@ -6,8 +6,8 @@ Nothing is written, to AWS or to the state, so the role that only looks is enoug
 
 from collections.abc import Callable, Sequence
 
-from trainyard.aws.preview import Change, PreviewResult, preview
-from trainyard.aws.pulumi_cli import Pulumi
+from trainyard.aws.preview import Change, PreviewResult, preview_refresh
+from trainyard.aws.pulumi_cli import Pulumi, typed
 from trainyard.contract.naming import READY, RELEASE, RELEASES, Names
 from trainyard.paths import REPO
 from trainyard.tools.console import say
@@ -31,8 +31,7 @@ def look(pulumi: Pulumi) -> PreviewResult:
         "**aws:secretsmanager/secretVersion:SecretVersion::**",
         *(f"**aws:ssm/parameter:Parameter::{names(part)}" for part in WRITTEN),
     ]
-    excluded = [part for urn in left_out for part in ("--exclude", urn)]
-    found = preview(pulumi, "refresh", "--preview-only", *excluded)
+    found = preview_refresh(pulumi, left_out)
     if found.failed:
         raise StackError("\n".join(found.problems))
     return found
@@ -57,9 +56,8 @@ def report(stack: str, changes: Sequence[Change]) -> str:
             "|---|---|---|",
             *rows,
             "",
-            f"`pulumi refresh --preview-only --diff --stack {stack}` in `infra/` shows the values. "
-            "Then either",
-            f"- undo it: `pulumi refresh --stack {stack}` there, then {again};",
+            f"{typed(stack, 'refresh --preview-only --diff')} shows the values. Then either",
+            f"- undo it: {typed(stack, 'refresh')}, then {again};",
             "- or keep it: change settings or program to say the same, and push.",
             "",
         ]

@@ -18,7 +18,7 @@ import yaml
 from trainyard.aws.preview import Change, PreviewResult, preview
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.contract.naming import Names
-from trainyard.paths import PROGRAM, REPO
+from trainyard.paths import REPO
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
 from trainyard.tools.git import GitError, files_of, git
@@ -226,7 +226,7 @@ def preview_change(stack: str, base: str) -> int:
         base: a branch or commit, such as origin/main.
     """
     with base_of(base) as before:
-        foreseen = preview(Pulumi(stack), "preview", "--policy-pack", str(PROGRAM / "policy"))
+        foreseen = preview(Pulumi(stack), rules=True)
         yaml_before = before / "prefect.yaml"
         try:
             text = comment(

@@ -119,7 +119,7 @@ def down(pulumi: Pulumi, session: Callable[[str], Any] | None = None) -> None:
     """
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
-    region = pulumi.run("config", "get", "aws:region").strip()
+    region = pulumi.api.get_config("aws:region").value
     pulumi.destroy()
     say("deregistering task definitions")
     try:

@@ -6,7 +6,6 @@ images and a release that was killed is finished by the next. Then: `up`, the de
 the smoke deployment; what completed that is recorded, and can be gone back to.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from trainyard.aws.ecs_tasks import StackBackend, aws
-from trainyard.aws.pulumi_cli import Pulumi
+from trainyard.aws.pulumi_cli import Pulumi, typed
 from trainyard.aws.stack import Connect, run_deployer, up
 from trainyard.contract.naming import RELEASE, RELEASES, Names
 from trainyard.contract.readiness import NOTHING_DONE
@@ -176,7 +175,7 @@ def look(pulumi: Pulumi, steps: Steps, *, make: bool = False) -> dict[str, Any]:
     if pins := pinned(pulumi):
         raise StackError(
             f"{' and '.join(pins)} in the settings of {pulumi.stack} would win over the release: "
-            f"`pulumi config rm NAME --stack {pulumi.stack}` in infra/, for each"
+            f"{typed(pulumi.stack, 'config rm NAME')}, for each"
         )
     outputs = pulumi.outputs()
     if not outputs and make:
@@ -190,9 +189,9 @@ def look(pulumi: Pulumi, steps: Steps, *, make: bool = False) -> dict[str, Any]:
 
 def pinned(pulumi: Pulumi) -> list[str]:
     """Images that the stack's settings name."""
-    config = json.loads(pulumi.run("config", "--json"))
+    config = pulumi.settings()
     names = ("flowImage", "workerImage", "mlflowImage")
-    return [name for name in names if config.get(f"trainyard:{name}", {}).get("value")]
+    return [name for name in names if config.get(f"trainyard:{name}")]
 
 
 def bring(

@@ -123,7 +123,6 @@ def test_github_gets_environments_that_only_main_deploys_to(
     assert github["variables"] == {
         "repository": {
             "AWS_REGION": "eu-central-1",
-            "PULUMI_BACKEND_URL": "s3://state?region=eu-central-1",
             "AWS_PREVIEW_ROLE_ARN": "arn:preview",
         },
         "dev": {"AWS_DEPLOY_ROLE_ARN": "arn:deploy"},

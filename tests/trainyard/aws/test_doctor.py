@@ -57,7 +57,7 @@ def test_a_pulumi_that_is_too_old_says_which_is_not(
     program(folder, monkeypatch, "pulumi", "echo v3.99.0")
     found = doctor.pulumi_version(needed=True)
     assert found.failed
-    assert "3.160 or newer" in found.todo
+    assert "3.160.0 or newer" in found.todo
     program(folder, monkeypatch, "pulumi", "echo v3.200.1")
     assert not doctor.pulumi_version(needed=True).failed
 
@@ -121,10 +121,13 @@ def state_is(
     deployment = {"resources": [1, 2], "pending_operations": list(pending)}
     (folder / "export").write_text(json.dumps({"deployment": deployment}))
     (folder / "output").write_text(json.dumps(outputs))
-    (folder / "whoami").write_text(json.dumps({"url": "s3://doctored?region=us-east-1"}))
+    (folder / "whoami").write_text(
+        json.dumps({"user": "ada", "url": "s3://doctored?region=us-east-1"})
+    )
     script = f"""
 case "$*" in
-*whoami*) cat {folder}/whoami;; *export*) cat {folder}/export;; *output*) cat {folder}/output;;
+version) echo v3.259.0;; *whoami*) cat {folder}/whoami;;
+*export*) cat {folder}/export;; *output*) cat {folder}/output;;
 esac"""
     program(folder, monkeypatch, "pulumi", script)
 
@@ -163,7 +166,7 @@ def test_a_state_that_was_left_half_done_and_held(
     s3.put_object(Bucket="doctored", Key=key, Body=json.dumps(lock).encode())
     found = by_name(doctor.stack("dev", session))
     assert "ada@laptop holds dev" in found["lock"].found
-    assert "pulumi cancel --stack dev" in found["lock"].todo
+    assert ". infra/use dev && pulumi --cwd infra cancel`" in found["lock"].todo
     assert "1 pending" in found["Pulumi's state"].found
     assert found["stack"].todo == "make up STACK=dev"
 
