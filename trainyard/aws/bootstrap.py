@@ -10,10 +10,8 @@ command: the repository's variables and environments.
 import getpass
 import json
 import os
-import re
 import shlex
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,7 +50,6 @@ class State:
 
 
 def make_state(session: Any) -> State:
-    """Make the state's bucket and key, or find them."""
     from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
     account = session.client("sts").get_caller_identity()["Account"]
@@ -76,35 +73,25 @@ def make_state(session: Any) -> State:
         s3.create_bucket(Bucket=bucket, **({"CreateBucketConfiguration": where} if where else {}))
     s3.put_public_access_block(
         Bucket=bucket,
-        PublicAccessBlockConfiguration={
-            "BlockPublicAcls": True,
-            "BlockPublicPolicy": True,
-            "IgnorePublicAcls": True,
-            "RestrictPublicBuckets": True,
-        },
+        PublicAccessBlockConfiguration=dict.fromkeys(
+            ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"),
+            True,
+        ),
     )
     # A state that was overwritten by mistake can be brought back.
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(tls_only(key["Arn"], bucket)))
-    return State(account, bucket, key["Arn"], region)
-
-
-def tls_only(key_arn: str, bucket: str) -> dict[str, Any]:
-    """A bucket's policy that refuses clear text."""
-    arn = f"arn:{key_arn.split(':')[1]}:s3:::{bucket}"
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Sid": "RefuseClearText",
-                "Effect": "Deny",
-                "Principal": "*",
-                "Action": "s3:*",
-                "Resource": [arn, f"{arn}/*"],
-                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-            }
-        ],
+    arn = f"arn:{key['Arn'].split(':')[1]}:s3:::{bucket}"
+    refused = {
+        "Sid": "RefuseClearText",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [arn, f"{arn}/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
     }
+    policy = {"Version": "2012-10-17", "Statement": [refused]}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    return State(account, bucket, key["Arn"], region)
 
 
 def keep_api_key(session: Any, stack: str, key: str) -> str:
@@ -129,24 +116,18 @@ class Repository:
 
 def find_repository(name: str, owner_id: str, repository_id: str) -> Repository:
     """The repository's numbers: as given, or by the gh command."""
-    if not (owner_id and repository_id):
-        if not shutil.which("gh"):
-            raise StackError(
-                f"GitHub's tokens name {name} by numbers. Without the gh command, read `owner.id` "
-                f"and `id` at https://api.github.com/repos/{name} and give them: "
-                f"make bootstrap REPO={name} OWNER_ID=... REPOSITORY_ID=..."
-            )
-        query = ["gh", "api", f"repos/{name}", "--jq", "[.owner.id, .id] | @tsv"]
-        answer = subprocess.run(query, capture_output=True, text=True)  # noqa: S603
-        found = re.fullmatch(r"(\d+)\t(\d+)", answer.stdout.strip())
-        if not found:
-            raise StackError(f"gh doesn't find {name}: {answer.stderr.strip()}")
-        owner_id, repository_id = found.groups()
-    return Repository(name, owner_id, repository_id)
+    if owner_id and repository_id:
+        return Repository(name, owner_id, repository_id)
+    if not shutil.which("gh"):
+        raise StackError(
+            f"GitHub's tokens name {name} by numbers. Without the gh command, read `owner.id` "
+            f"and `id` at https://api.github.com/repos/{name} and give them: "
+            f"make bootstrap REPO={name} OWNER_ID=... REPOSITORY_ID=..."
+        )
+    return Repository(name, *gh("api", f"repos/{name}", "--jq", "[.owner.id, .id] | @tsv").split())
 
 
 def prepare_stack(name: str, state: State, settings: dict[str, str]) -> None:
-    """Make a stack where there is none, and write its settings."""
     from pulumi.automation import ConfigValue
 
     pulumi = Pulumi(name, environment={"PULUMI_BACKEND_URL": state.backend})
@@ -260,13 +241,8 @@ def _make(repository: str, environment: str) -> None:
 
 
 def bootstrap(stack: str, repository_name: str, owner_id: str, repository_id: str) -> None:
-    """Make what must be there before the first push.
-
-    Args:
-        stack: an environment to prepare, such as dev; none where empty.
-        repository_name: owner/name of the repository that deploys; none where empty.
-        owner_id: the number of its owner; empty, and `gh` is asked.
-        repository_id: its own number; empty, and `gh` is asked.
+    """Make what must be there before the first push, of what is named; without its numbers, `gh`
+    is asked for the repository's.
     """
     import boto3
 

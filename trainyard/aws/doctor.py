@@ -48,7 +48,6 @@ def machine(*, pulumi_needed: bool) -> Iterator[Check]:
 
 
 def tool(what: str, command: list[str], todo: str, *, optional: bool = False) -> Check:
-    """A command that should be there, and work."""
     if not shutil.which(command[0]):
         return Check(what, f"there is no `{command[0]}` on PATH", todo, optional)
     done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
@@ -194,7 +193,6 @@ def _lock(pulumi: Pulumi, session: Any) -> Check:
 
 
 def images(session: Any, outputs: dict[str, Any]) -> Iterator[Check]:
-    """What the stack runs, still in the registry."""
     named = {
         "flow": outputs["flow_image"],
         "worker": outputs["servers"]["prefect"],

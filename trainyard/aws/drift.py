@@ -20,11 +20,7 @@ WRITTEN = (READY, RELEASE, RELEASES)
 
 
 def look(pulumi: Pulumi) -> PreviewResult:
-    """Compare the stack's state with AWS.
-
-    Raises:
-        StackError: it couldn't be done.
-    """
+    """Compare the stack's state with AWS."""
     names = Names(pulumi.stack)
     left_out = [
         # To look at them is to read the secrets, which who only looks may not.
@@ -38,7 +34,6 @@ def look(pulumi: Pulumi) -> PreviewResult:
 
 
 def report(stack: str, changes: Sequence[Change]) -> str:
-    """The changes as Markdown."""
     if not changes:
         return f"`{stack}` is as Trainyard made it: no drift.\n"
     prefix = f"{Names(stack).prefix}-"
@@ -87,13 +82,7 @@ def keep_issue(stack: str, changes: Sequence[Change]) -> str:
 
 
 def drift(stack: str, open_stack: Callable[[], Pulumi], *, issue: bool = False) -> int:
-    """Look, report, and give the exit code: 0 no drift, 2 drift, 1 it couldn't be found out.
-
-    Args:
-        stack: the stack's name.
-        open_stack: gives its `pulumi`.
-        issue: open, update or close GitHub's issue too.
-    """
+    """Look, report, and give the exit code: 0 no drift, 2 drift, 1 it couldn't be found out."""
     REPORT.parent.mkdir(exist_ok=True)
     try:
         changes = look(open_stack()).changes

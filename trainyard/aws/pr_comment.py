@@ -84,13 +84,8 @@ def cost_of(stack: str, code: Path) -> dict[str, float] | None:
     """
     done = subprocess.run(  # noqa: S603
         [
-            REPO / ".venv-infra/bin/python",
-            "-W",
-            "ignore",
-            "-m",
-            "infra.estimate.cost",
-            stack,
-            "--json",
+            *(REPO / ".venv-infra/bin/python", "-W", "ignore", "-m", "infra.estimate.cost"),
+            *(stack, "--json"),
         ],
         cwd=code,
         env={"PATH": "", "PYTHONPATH": str(code)},
@@ -105,7 +100,6 @@ def cost_of(stack: str, code: Path) -> dict[str, float] | None:
 
 
 def cost(before: dict[str, float] | None, after: dict[str, float] | None) -> Iterator[str]:
-    """What differs of two costs."""
     if after is None:
         yield "**Cost**: this branch's settings can't be priced (`make cost` says why)"
         return

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from pulumi.automation import (
     CommandResult,
@@ -28,11 +28,8 @@ from pulumi.automation import (
 from pulumi.automation.errors import create_command_error
 from semver import VersionInfo
 
-from trainyard.aws.pulumi_cli import HOW_TO_INSTALL, OLDEST_PULUMI, typed
+from trainyard.aws.pulumi_cli import HOW_TO_INSTALL, OLDEST_PULUMI, Pulumi, typed
 from trainyard.tools.errors import StackError
-
-if TYPE_CHECKING:
-    from trainyard.aws.pulumi_cli import Pulumi
 
 Show = Callable[[str], Any]
 # What pulumi says where neither a file nor the shell nor a login names a backend.
@@ -42,7 +39,7 @@ NO_BACKEND = "PULUMI_ACCESS_TOKEN must be set"
 class Workspace(LocalWorkspace):
     """A stack's project. None is ever selected in it: every call names the stack."""
 
-    def __init__(self, pulumi: "Pulumi"):
+    def __init__(self, pulumi: Pulumi):
         self.runner = Runner(pulumi)
         super().__init__(
             work_dir=str(pulumi.folder), env_vars=pulumi.variables, pulumi_command=self.runner
@@ -62,7 +59,7 @@ class Runner(PulumiCommand):
     for. Its failures are StackErrors that say what to do.
     """
 
-    def __init__(self, pulumi: "Pulumi"):
+    def __init__(self, pulumi: Pulumi):
         self.pulumi = pulumi
         try:
             super().__init__(version=VersionInfo(*OLDEST_PULUMI))
@@ -82,19 +79,21 @@ class Runner(PulumiCommand):
         """Run it for the Automation API; what it says of errors is shown, unless `on_error` is."""
         environment = {**additional_env, "PULUMI_AUTOMATION_API": "true"}
         command = ["--non-interactive", *args]
-        result = self._run(command, cwd, environment, subprocess.PIPE, on_output, on_error)
-        return self._checked(args, result, "" if on_output else result.stdout)
+        result = self._waited_for(command, environment, subprocess.PIPE, on_output, on_error)
+        if result.code:
+            raise self._failure(args, result, "" if on_output else result.stdout[-4000:])
+        return result
 
     def ask(self, command: str) -> None:
         """Run a command in this terminal: it shows what it would do, and waits for a yes."""
-        arguments, folder = [command, "--stack", self.pulumi.stack], str(self.pulumi.folder)
-        result = self._run(arguments, folder, self.pulumi.variables, None)
-        self._checked(arguments, result, "")
+        arguments = [command, "--stack", self.pulumi.stack]
+        result = self._waited_for(arguments, self.pulumi.variables, None)
+        if result.code:
+            raise self._failure(arguments, result)
 
-    def _run(
+    def _waited_for(
         self,
         arguments: list[str],
-        folder: str,
         environment: Mapping[str, str],
         output: int | None,
         on_output: Show | None = None,
@@ -104,7 +103,7 @@ class Runner(PulumiCommand):
         with _interrupts_left_to_pulumi() as interrupted:
             process = subprocess.Popen(  # noqa: S603
                 [self.command, *arguments],
-                cwd=folder,
+                cwd=self.pulumi.folder,
                 stdout=output,
                 stderr=subprocess.PIPE,
                 env={**os.environ, **environment},
@@ -122,16 +121,15 @@ class Runner(PulumiCommand):
             raise StackError(f"stopped{on}")
         return CommandResult(written.result(), said.result(), process.returncode)
 
-    def _checked(self, arguments: list[str], result: CommandResult, written: str) -> CommandResult:
-        if not result.code:
-            return result
-        error = create_command_error(result)
-        command = " ".join(takewhile(lambda word: not word.startswith("-"), arguments))
-        told = f"{written[-4000:]}`pulumi {command} --stack {self.pulumi.stack}` failed"
-        raise StackError(f"{told}{self._advice(arguments, error)}") from error
-
     def _again(self, arguments: list[str]) -> str:
         return f"`make {'down' if 'destroy' in arguments else 'up'} STACK={self.pulumi.stack}`"
+
+    def _failure(
+        self, arguments: list[str], result: CommandResult, written: str = ""
+    ) -> StackError:
+        command = " ".join(takewhile(lambda word: not word.startswith("-"), arguments))
+        told = f"{written}`pulumi {command} --stack {self.pulumi.stack}` failed"
+        return StackError(f"{told}{self._advice(arguments, create_command_error(result))}")
 
     def _advice(self, arguments: list[str], error: Exception) -> str:
         if not self.pulumi.advise:
@@ -166,9 +164,7 @@ def _passed_on(stream: IO[bytes] | None, show: Show | None) -> str:
 
 @contextmanager
 def _interrupts_left_to_pulumi() -> Iterator[list[int]]:
-    """Ctrl-C reaches pulumi as well, which ends what it is about. Python would kill it for that,
-    and leave a locked stack with resources that its state doesn't know.
-    """
+    """Ctrl-C reaches pulumi as well, which ends what it is about; Python would kill it for that."""
     interrupts: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield interrupts

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from trainyard.aws.ecs_tasks import StackBackend, aws
+from trainyard.aws.ecs_tasks import EcsTasks, aws
 from trainyard.aws.pulumi_cli import Pulumi, typed
 from trainyard.aws.stack import Connect, run_deployer, up
 from trainyard.contract.naming import RELEASE, RELEASES, Names
@@ -124,7 +124,7 @@ class History:
         return kept
 
 
-def read_history(cloud: StackBackend, names: Names) -> History:
+def read_history(cloud: EcsTasks, names: Names) -> History:
     """What the stack's parameters say."""
     told = cloud.read_parameter(names.parameter(RELEASE))
     completed = cloud.read_parameter(names.parameter(RELEASES))
@@ -226,7 +226,7 @@ def bring(
     note(cloud, names, wanted, completed=True)
 
 
-def note(cloud: StackBackend, names: Names, wanted: Release, *, completed: bool) -> None:
+def note(cloud: EcsTasks, names: Names, wanted: Release, *, completed: bool) -> None:
     """Note in the stack what it shall run: the program reads it at every `up`."""
     told = ReleaseRecord(release=wanted, completed=completed)
     cloud.write_parameter(names.parameter(RELEASE), told.model_dump_json())

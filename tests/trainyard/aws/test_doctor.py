@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,12 @@ def test_a_port_of_the_laptop_stack_that_somebody_else_has(
         (folder / ".trainyard/state.json").write_text(json.dumps(services))
         (found,) = doctor.ports()
         assert (found.found, found.todo) == ("Prefect of `make up`", "")
+
+
+def test_a_laptops_command_does_not_wait_for_pulumis_imports() -> None:
+    code = "import sys, trainyard.aws.doctor; print([m for m in sys.modules if m == 'pulumi'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 # --- a stack, from outside ------------------------------------------------------------------------
