@@ -24,13 +24,14 @@ from trainyard.rehearsal.emulator_session import REPOSITORY, Session
 from trainyard.tools.errors import StackError
 
 PAGE = (ROOT / "docs/operations.md").read_text()
+USE = ". infra/use dev"  # by tests/trainyard/aws/test_pulumi_cli.py
 CANCEL = "pulumi --cwd infra cancel --yes --stack dev"
 FORGET = "pulumi --cwd infra refresh --yes --skip-preview --clear-pending-creates --stack dev"
 KEEP_DATA = "pulumi --cwd infra destroy --exclude-protected --yes --skip-preview --stack dev"
 DATABASE = "trainyard-dev-database-postgres"
 
 # Commands that a test below types. (The rest is only held to the spelling that its tool takes.)
-TYPED = {CANCEL, FORGET, KEEP_DATA, "make up STACK=dev", "make down STACK=dev"}
+TYPED = {USE, CANCEL, FORGET, KEEP_DATA, "make up STACK=dev", "make down STACK=dev"}
 # What can't be typed here, and why.
 ELSEWHERE = {
     "aws": "no emulator without Docker has a database's data; held to AWS's own service models",
@@ -162,7 +163,7 @@ class Cloud:
 
     def changes(self) -> dict[str, str]:
         """What a preview would do."""
-        steps = json.loads(self.pulumi.run("preview", "--json"))["steps"]
+        steps = json.loads(self.pulumi.api.preview(json=True).stdout)["steps"]
         return {step["urn"]: step["op"] for step in steps if step["op"] != "same"}
 
     def begin_up(self) -> "subprocess.Popen[bytes]":
@@ -202,7 +203,7 @@ def account(ministack: str, tmp_path: Path) -> Iterator[Cloud]:
         leaveOut=["oidc-repository-id"],
         **REPOSITORY,
     )
-    session.pulumi("account", "stack", "select", "--create")
+    session.pulumi("account").make()
     cloud = Cloud(session, "account")
     yield cloud
     for _ in cloud.locks():
@@ -227,7 +228,7 @@ def test_a_killed_up_says_how_to_unlock_and_then_goes_on(account: Cloud) -> None
 
     with pytest.raises(StackError) as stopped:
         account.pulumi.up()
-    assert "pulumi --cwd infra cancel --stack account" in str(stopped.value)
+    assert ". infra/use account && pulumi --cwd infra cancel`" in str(stopped.value)
     assert "make up STACK=account" in str(stopped.value)
     account.type(CANCEL)
     account.pulumi.up()
@@ -260,7 +261,7 @@ def durable(ministack: str, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
         "iam", endpoint_url=ministack
     ).create_policy(PolicyName="trainyard-boundary", PolicyDocument=ANYTHING)
     session.prepare("dev", durable=True)
-    session.pulumi("dev", "stack", "select", "--create")
+    session.pulumi("dev").make()
     cloud = Cloud(session, "dev")
     cloud.pulumi.up()
     return cloud
@@ -294,7 +295,7 @@ def test_a_snapshots_name_never_replaces_a_protected_database(durable: Cloud) ->
     durable.session.prepare("dev", durable=True, databaseSnapshot="trainyard-dev-restore")
     try:
         with pytest.raises(StackError, match="marked for protection"):
-            durable.pulumi.run("preview")
+            durable.pulumi.api.preview()
     finally:
         durable.session.prepare("dev", durable=True)
 

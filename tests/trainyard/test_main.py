@@ -45,7 +45,7 @@ def test_an_unknown_command_is_told_the_nearest(capsys: pytest.CaptureFixture[st
 def test_what_is_typed_wrongly_is_named_and_nothing_is_done(
     typed: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Pulumi, "_call", refuse)
+    monkeypatch.setattr("subprocess.Popen", refuse)
     assert ended(*typed) == 2
     said = "".join(capsys.readouterr())
     assert told in said

@@ -10,20 +10,16 @@ command: the repository's variables and environments.
 import getpass
 import json
 import os
-import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from trainyard.aws.pulumi_cli import NO_PULUMI, Pulumi
+from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.contract.naming import PREVIEW_ENVIRONMENT, Names
 from trainyard.contract.settings import Settings, config_of
-from trainyard.paths import PROGRAM
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
 from trainyard.tools.gh import GhError, gh, logged_in
@@ -44,7 +40,7 @@ class State:
 
     @property
     def backend(self) -> str:
-        """The address for `pulumi login`."""
+        """Its address, as the stacks' files have it."""
         return f"s3://{self.bucket}?region={self.region}"
 
     @property
@@ -54,7 +50,6 @@ class State:
 
 
 def make_state(session: Any) -> State:
-    """Make the state's bucket and key, or find them."""
     from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
     account = session.client("sts").get_caller_identity()["Account"]
@@ -78,35 +73,25 @@ def make_state(session: Any) -> State:
         s3.create_bucket(Bucket=bucket, **({"CreateBucketConfiguration": where} if where else {}))
     s3.put_public_access_block(
         Bucket=bucket,
-        PublicAccessBlockConfiguration={
-            "BlockPublicAcls": True,
-            "BlockPublicPolicy": True,
-            "IgnorePublicAcls": True,
-            "RestrictPublicBuckets": True,
-        },
+        PublicAccessBlockConfiguration=dict.fromkeys(
+            ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"),
+            True,
+        ),
     )
     # A state that was overwritten by mistake can be brought back.
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(tls_only(key["Arn"], bucket)))
-    return State(account, bucket, key["Arn"], region)
-
-
-def tls_only(key_arn: str, bucket: str) -> dict[str, Any]:
-    """A bucket's policy that refuses clear text."""
-    arn = f"arn:{key_arn.split(':')[1]}:s3:::{bucket}"
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Sid": "RefuseClearText",
-                "Effect": "Deny",
-                "Principal": "*",
-                "Action": "s3:*",
-                "Resource": [arn, f"{arn}/*"],
-                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-            }
-        ],
+    arn = f"arn:{key['Arn'].split(':')[1]}:s3:::{bucket}"
+    refused = {
+        "Sid": "RefuseClearText",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [arn, f"{arn}/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
     }
+    policy = {"Version": "2012-10-17", "Statement": [refused]}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    return State(account, bucket, key["Arn"], region)
 
 
 def keep_api_key(session: Any, stack: str, key: str) -> str:
@@ -131,38 +116,29 @@ class Repository:
 
 def find_repository(name: str, owner_id: str, repository_id: str) -> Repository:
     """The repository's numbers: as given, or by the gh command."""
-    if not (owner_id and repository_id):
-        if not shutil.which("gh"):
-            raise StackError(
-                f"GitHub's tokens name {name} by numbers. Without the gh command, read `owner.id` "
-                f"and `id` at https://api.github.com/repos/{name} and give them: "
-                f"make bootstrap REPO={name} OWNER_ID=... REPOSITORY_ID=..."
-            )
-        query = ["gh", "api", f"repos/{name}", "--jq", "[.owner.id, .id] | @tsv"]
-        answer = subprocess.run(query, capture_output=True, text=True)  # noqa: S603
-        found = re.fullmatch(r"(\d+)\t(\d+)", answer.stdout.strip())
-        if not found:
-            raise StackError(f"gh doesn't find {name}: {answer.stderr.strip()}")
-        owner_id, repository_id = found.groups()
-    return Repository(name, owner_id, repository_id)
-
-
-def pulumi(*arguments: str) -> None:
-    """Run pulumi; a secret never is among its arguments."""
-    try:
-        done = subprocess.run(["pulumi", "--cwd", str(PROGRAM), *arguments])  # noqa: S603, S607
-    except FileNotFoundError:
-        raise StackError(NO_PULUMI) from None
-    if done.returncode:
-        raise StackError(f"`pulumi {' '.join(arguments)}` failed; the reason is above")
+    if owner_id and repository_id:
+        return Repository(name, owner_id, repository_id)
+    if not shutil.which("gh"):
+        raise StackError(
+            f"GitHub's tokens name {name} by numbers. Without the gh command, read `owner.id` "
+            f"and `id` at https://api.github.com/repos/{name} and give them: "
+            f"make bootstrap REPO={name} OWNER_ID=... REPOSITORY_ID=..."
+        )
+    return Repository(name, *gh("api", f"repos/{name}", "--jq", "[.owner.id, .id] | @tsv").split())
 
 
 def prepare_stack(name: str, state: State, settings: dict[str, str]) -> None:
-    """Make a stack where there is none, and write its settings."""
-    pulumi("stack", "select", "--create", name, "--secrets-provider", state.secrets_provider)
-    given = {"aws:region": state.region, "trainyard:accountId": state.account, **settings}
-    pairs = [part for k, v in given.items() for part in ("--plaintext", f"{k}={v}")]
-    pulumi("config", "set-all", "--stack", name, *pairs)
+    from pulumi.automation import ConfigValue
+
+    pulumi = Pulumi(name, environment={"PULUMI_BACKEND_URL": state.backend})
+    pulumi.make(state.secrets_provider)
+    given = {
+        "aws:region": state.region,
+        "trainyard:accountId": state.account,
+        "trainyard:backend": state.backend,
+        **settings,
+    }
+    pulumi.api.set_all_config({key: ConfigValue(value) for key, value in given.items()})
 
 
 # --- GitHub ---------------------------------------------------------------------------------------
@@ -211,7 +187,6 @@ def set_variables(
     return [
         *([command("STACKS", json.dumps(stacks))] if stacks else []),
         command("AWS_REGION", state.region),
-        command("PULUMI_BACKEND_URL", state.backend),
         command("AWS_PREVIEW_ROLE_ARN", roles["preview_role_arn"]),
         *(
             command("AWS_DEPLOY_ROLE_ARN", roles["deploy_role_arn"], "--env", each)
@@ -266,13 +241,8 @@ def _make(repository: str, environment: str) -> None:
 
 
 def bootstrap(stack: str, repository_name: str, owner_id: str, repository_id: str) -> None:
-    """Make what must be there before the first push.
-
-    Args:
-        stack: an environment to prepare, such as dev; none where empty.
-        repository_name: owner/name of the repository that deploys; none where empty.
-        owner_id: the number of its owner; empty, and `gh` is asked.
-        repository_id: its own number; empty, and `gh` is asked.
+    """Make what must be there before the first push, of what is named; without its numbers, `gh`
+    is asked for the repository's.
     """
     import boto3
 
@@ -283,7 +253,6 @@ def bootstrap(stack: str, repository_name: str, owner_id: str, repository_id: st
     if repository_name:
         repository = find_repository(repository_name, owner_id, repository_id)
     state = make_state(session)
-    pulumi("login", state.backend)
     account = {"trainyard:kind": "account"}
     if repository:
         account |= {
@@ -294,7 +263,7 @@ def bootstrap(stack: str, repository_name: str, owner_id: str, repository_id: st
             "trainyard:stateKeyArn": state.key_arn,
         }
     prepare_stack("account", state, account)
-    pulumi("up", "--stack", "account", *([] if sys.stdin.isatty() else ["--yes"]))
+    Pulumi("account").up()
     if stack:
         prepare_stack(stack, state, prefect_settings(session, stack))
     if repository:

@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.aws.ecs_tasks import aws
-from trainyard.aws.pulumi_cli import Pulumi
+from trainyard.aws.pulumi_cli import HOW_TO_INSTALL, OLDEST_PULUMI, Pulumi, typed
 from trainyard.aws.stack import run_deployer
 from trainyard.contract.settings import config_of
 from trainyard.paths import PROGRAM, REPO
 from trainyard.prefect.health import Check, guarded, tell
 from trainyard.tools.errors import StackError
 
-# Its streaming previews, and `refresh --preview-only`.
-OLDEST_PULUMI = (3, 160)
 ENVIRONMENTS = {"laptop": ".venv", "infra": ".venv-infra", "policy": ".venv-policy"}
 PORTS = {"Prefect": 4200, "MLflow": 5000}
 
@@ -50,7 +48,6 @@ def machine(*, pulumi_needed: bool) -> Iterator[Check]:
 
 
 def tool(what: str, command: list[str], todo: str, *, optional: bool = False) -> Check:
-    """A command that should be there, and work."""
     if not shutil.which(command[0]):
         return Check(what, f"there is no `{command[0]}` on PATH", todo, optional)
     done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
@@ -62,12 +59,11 @@ def tool(what: str, command: list[str], todo: str, *, optional: bool = False) ->
 
 def pulumi_version(*, needed: bool) -> Check:
     """`pulumi`, new enough for what the commands ask of it."""
-    where = "https://www.pulumi.com/docs/install/"
-    found = tool("pulumi", ["pulumi", "version"], where, optional=not needed)
-    parts = tuple(map(int, re.findall(r"\d+", found.found)[:2]))
+    found = tool("pulumi", ["pulumi", "version"], HOW_TO_INSTALL, optional=not needed)
+    parts = tuple(map(int, re.findall(r"\d+", found.found)[:3]))
     if not found.todo and parts < OLDEST_PULUMI:
-        oldest = ".".join(map(str, OLDEST_PULUMI))
-        return Check("pulumi", found.found, f"{oldest} or newer: {where}", optional=not needed)
+        todo = f"{'.'.join(map(str, OLDEST_PULUMI))} or newer: {HOW_TO_INSTALL}"
+        return Check("pulumi", found.found, todo, optional=not needed)
     return found
 
 
@@ -123,7 +119,7 @@ def stack(name: str, session: Any = None) -> Iterator[Check]:
     pulumi = Pulumi(name)
     state = guarded("Pulumi's state", lambda: _state(pulumi), f"make bootstrap STACK={name}")
     yield state
-    yield guarded("lock", lambda: _lock(session), f"pulumi cancel --stack {name}")
+    yield guarded("lock", lambda: _lock(pulumi, session), typed(name, "cancel"))
     try:
         outputs = pulumi.outputs()
     except StackError:
@@ -170,24 +166,16 @@ def _credentials(session: Any, account: str) -> Check:
 
 
 def _state(pulumi: Pulumi) -> Check:
-    resources = json.loads(pulumi.run("stack", "export"))["deployment"]
-    pending = resources.get("pending_operations") or []
-    if pending:
-        todo = (
-            f"an up was killed: `pulumi refresh --stack {pulumi.stack}` in infra/ mends the state"
-        )
+    state = pulumi.state()
+    if pending := state.get("pending_operations"):
+        todo = f"an up was killed: {typed(pulumi.stack, 'refresh')} mends the state"
         return Check("Pulumi's state", f"{len(pending)} pending operations", todo)
-    return Check("Pulumi's state", f"{len(resources.get('resources') or [])} resources")
+    return Check("Pulumi's state", f"{len(state.get('resources') or ())} resources")
 
 
-def _lock(session: Any) -> Check:
+def _lock(pulumi: Pulumi, session: Any) -> Check:
     """Who holds the state, if anybody."""
-    who = subprocess.run(
-        ["pulumi", "whoami", "--verbose", "--json"],  # noqa: S607
-        capture_output=True,
-        text=True,
-    )
-    url = str(json.loads(who.stdout).get("url", "")) if who.returncode == 0 else ""
+    url = pulumi.workspace.who_am_i().url or ""
     bucket = re.match(r"s3://([^/?]+)", url)
     if not bucket:
         return Check("lock", f"not looked for in {url or 'an unknown state'}")
@@ -200,12 +188,11 @@ def _lock(session: Any) -> Check:
     return Check(
         "lock",
         f"{lock['username']}@{lock['hostname']} holds {stack} since {lock['timestamp']}",
-        f"wait for that `up`; if it was killed, `pulumi cancel --stack {stack}` in infra/",
+        f"wait for that `up`; if it was killed, {typed(stack, 'cancel')}",
     )
 
 
 def images(session: Any, outputs: dict[str, Any]) -> Iterator[Check]:
-    """What the stack runs, still in the registry."""
     named = {
         "flow": outputs["flow_image"],
         "worker": outputs["servers"]["prefect"],

@@ -6,8 +6,8 @@ Nothing is written, to AWS or to the state, so the role that only looks is enoug
 
 from collections.abc import Callable, Sequence
 
-from trainyard.aws.preview import Change, PreviewResult, preview
-from trainyard.aws.pulumi_cli import Pulumi
+from trainyard.aws.preview import Change, PreviewResult, preview_refresh
+from trainyard.aws.pulumi_cli import Pulumi, typed
 from trainyard.contract.naming import READY, RELEASE, RELEASES, Names
 from trainyard.paths import REPO
 from trainyard.tools.console import say
@@ -20,26 +20,20 @@ WRITTEN = (READY, RELEASE, RELEASES)
 
 
 def look(pulumi: Pulumi) -> PreviewResult:
-    """Compare the stack's state with AWS.
-
-    Raises:
-        StackError: it couldn't be done.
-    """
+    """Compare the stack's state with AWS."""
     names = Names(pulumi.stack)
     left_out = [
         # To look at them is to read the secrets, which who only looks may not.
         "**aws:secretsmanager/secretVersion:SecretVersion::**",
         *(f"**aws:ssm/parameter:Parameter::{names(part)}" for part in WRITTEN),
     ]
-    excluded = [part for urn in left_out for part in ("--exclude", urn)]
-    found = preview(pulumi, "refresh", "--preview-only", *excluded)
+    found = preview_refresh(pulumi, left_out)
     if found.failed:
         raise StackError("\n".join(found.problems))
     return found
 
 
 def report(stack: str, changes: Sequence[Change]) -> str:
-    """The changes as Markdown."""
     if not changes:
         return f"`{stack}` is as Trainyard made it: no drift.\n"
     prefix = f"{Names(stack).prefix}-"
@@ -57,9 +51,8 @@ def report(stack: str, changes: Sequence[Change]) -> str:
             "|---|---|---|",
             *rows,
             "",
-            f"`pulumi refresh --preview-only --diff --stack {stack}` in `infra/` shows the values. "
-            "Then either",
-            f"- undo it: `pulumi refresh --stack {stack}` there, then {again};",
+            f"{typed(stack, 'refresh --preview-only --diff')} shows the values. Then either",
+            f"- undo it: {typed(stack, 'refresh')}, then {again};",
             "- or keep it: change settings or program to say the same, and push.",
             "",
         ]
@@ -89,13 +82,7 @@ def keep_issue(stack: str, changes: Sequence[Change]) -> str:
 
 
 def drift(stack: str, open_stack: Callable[[], Pulumi], *, issue: bool = False) -> int:
-    """Look, report, and give the exit code: 0 no drift, 2 drift, 1 it couldn't be found out.
-
-    Args:
-        stack: the stack's name.
-        open_stack: gives its `pulumi`.
-        issue: open, update or close GitHub's issue too.
-    """
+    """Look, report, and give the exit code: 0 no drift, 2 drift, 1 it couldn't be found out."""
     REPORT.parent.mkdir(exist_ok=True)
     try:
         changes = look(open_stack()).changes

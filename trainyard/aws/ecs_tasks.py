@@ -3,29 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from trainyard.contract.naming import Names
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
 
 TASK_MINUTES = 15
-
-
-class StackBackend(Protocol):
-    """What operating a stack needs of AWS: tasks that end, parameters, a secret."""
-
-    def run_task(self, name: str, command: Sequence[str] | None = None) -> None:
-        """Run one of the stack's one-off tasks to its end."""
-
-    def read_parameter(self, name: str) -> str:
-        """What was noted down."""
-
-    def write_parameter(self, name: str, value: str) -> None:
-        """Note something down."""
-
-    def read_secret(self, arn: str) -> str:
-        """The secret that opens Prefect Cloud."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +23,6 @@ class EcsTasks:
     def start_task(
         self, name: str, command: Sequence[str] | None = None, *, remote_control: bool = False
     ) -> str:
-        """Start one of the stack's one-off tasks."""
         definition = self.tasks["definitions"][name]
         overrides: dict[str, Any] = {}
         if command:
@@ -64,14 +47,12 @@ class EcsTasks:
         return str(answer["tasks"][0]["taskArn"])
 
     def describe(self, arn: str) -> dict[str, Any]:
-        """A task as ECS sees it."""
         answer = self.session.client("ecs").describe_tasks(
             cluster=self.tasks["cluster"], tasks=[arn]
         )
         if not answer["tasks"]:
             raise StackError(f"ECS knows nothing of {arn} any more")
-        task: dict[str, Any] = answer["tasks"][0]
-        return task
+        return dict(answer["tasks"][0])
 
     def run_task(self, name: str, command: Sequence[str] | None = None) -> None:
         """Run a one-off task to its end; say its log meanwhile, and fail where it did."""
@@ -122,7 +103,6 @@ class EcsTasks:
             yield [event["message"].rstrip() for event in answer["events"]]
 
     def read_parameter(self, name: str) -> str:
-        """Read a parameter of the stack."""
         found = self.session.client("ssm").get_parameter(Name=name)
         return str(found["Parameter"]["Value"])
 
@@ -138,22 +118,18 @@ class EcsTasks:
             ) from None
 
     def write_parameter(self, name: str, value: str) -> None:
-        """Overwrite a parameter of the stack."""
         self.session.client("ssm").put_parameter(Name=name, Value=value, Overwrite=True)
 
 
 def aws(outputs: dict[str, Any]) -> EcsTasks:
-    """AWS, in the stack's region."""
     return EcsTasks(session_in(region_of(outputs)), outputs["tasks"])
 
 
 def region_of(outputs: dict[str, Any]) -> str:
-    """Give the stack's region, from its outputs."""
     return str(outputs["trainyard"]["work_pool"]["region"])
 
 
 def session_in(region: str) -> Any:
-    """Open a boto3 session with this shell's credentials."""
     import boto3
 
     return boto3.Session(region_name=region)

@@ -18,7 +18,7 @@ import yaml
 from trainyard.aws.preview import Change, PreviewResult, preview
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.contract.naming import Names
-from trainyard.paths import PROGRAM, REPO
+from trainyard.paths import REPO
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
 from trainyard.tools.git import GitError, files_of, git
@@ -84,13 +84,8 @@ def cost_of(stack: str, code: Path) -> dict[str, float] | None:
     """
     done = subprocess.run(  # noqa: S603
         [
-            REPO / ".venv-infra/bin/python",
-            "-W",
-            "ignore",
-            "-m",
-            "infra.estimate.cost",
-            stack,
-            "--json",
+            *(REPO / ".venv-infra/bin/python", "-W", "ignore", "-m", "infra.estimate.cost"),
+            *(stack, "--json"),
         ],
         cwd=code,
         env={"PATH": "", "PYTHONPATH": str(code)},
@@ -105,7 +100,6 @@ def cost_of(stack: str, code: Path) -> dict[str, float] | None:
 
 
 def cost(before: dict[str, float] | None, after: dict[str, float] | None) -> Iterator[str]:
-    """What differs of two costs."""
     if after is None:
         yield "**Cost**: this branch's settings can't be priced (`make cost` says why)"
         return
@@ -226,7 +220,7 @@ def preview_change(stack: str, base: str) -> int:
         base: a branch or commit, such as origin/main.
     """
     with base_of(base) as before:
-        foreseen = preview(Pulumi(stack), "preview", "--policy-pack", str(PROGRAM / "policy"))
+        foreseen = preview(Pulumi(stack), rules=True)
         yaml_before = before / "prefect.yaml"
         try:
             text = comment(

@@ -2,16 +2,16 @@
 and `make drift` read it.
 """
 
-import json
-import os
 import re
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainyard.aws.pulumi_cli import NO_PULUMI, Pulumi
+from trainyard.aws.pulumi_cli import POLICY_PACK, Pulumi
 from trainyard.tools.errors import StackError
+
+if TYPE_CHECKING:
+    from pulumi.automation import EngineEvent, StepEventMetadata
 
 # Steps that are half of a replacement, and those that change nothing.
 _NOT_SHOWN = {
@@ -53,76 +53,63 @@ class PreviewResult:
     """What it says of a failure, beside the rules."""
 
 
-def preview(pulumi: Pulumi, *arguments: str) -> PreviewResult:
-    """Run `pulumi ARGUMENTS` and read the engine's events.
+def preview(pulumi: Pulumi, *, rules: bool = False) -> PreviewResult:
+    """What an up would do, and with `rules` which of infra/policy it would break."""
+    return _watched(pulumi.api.preview, policy_packs=[POLICY_PACK] if rules else [])
 
-    Its plain JSON knows nothing of policies, and of a refresh it tells the old state twice.
-    """
-    command = ["pulumi", "--cwd", str(pulumi.folder), *arguments, "--json", "--stack", pulumi.stack]
+
+def preview_refresh(pulumi: Pulumi, exclude: Sequence[str]) -> PreviewResult:
+    """What differs in AWS from the stack's state, but for the resources `exclude`."""
+    return _watched(pulumi.api.preview_refresh, exclude=list(exclude))
+
+
+def _watched(operation: Callable[..., object], **options: Any) -> PreviewResult:
+    events: list[EngineEvent] = []
+    said: list[str] = []
+    error: StackError | None = None
     try:
-        done = subprocess.run(  # noqa: S603
-            command,
-            capture_output=True,
-            text=True,
-            env={
-                **os.environ,
-                **pulumi.environment,
-                "PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true",
-                "PULUMI_SKIP_UPDATE_CHECK": "true",
-            },
-        )
-    except FileNotFoundError:
-        raise StackError(NO_PULUMI) from None
-    events = list(_events(done.stdout.splitlines()))
-    failed = done.returncode != 0
+        operation(on_event=events.append, on_error=said.append, **options)
+    except StackError as failure:
+        error = failure
     violations = tuple(_violations(events))
-    problems = tuple(_problems(events)) if failed else ()
-    if failed and not problems and not violations:
-        problems = ((done.stderr.strip() or done.stdout.strip())[-2000:],)
-    return PreviewResult(tuple(_changes(events)), violations, failed, problems)
+    problems = tuple(_problems(events)) if error else ()
+    if error and not problems and not violations:
+        problems = ("".join([*said, str(error)]).strip()[-2000:],)
+    return PreviewResult(tuple(_changes(events)), violations, error is not None, problems)
 
 
-def _events(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
-    for line in lines:
-        if line.startswith("{"):
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue  # an error that is told in several lines
-
-
-def _changes(events: Sequence[dict[str, Any]]) -> Iterable[Change]:
+def _changes(events: Sequence["EngineEvent"]) -> Iterable[Change]:
     seen = set()
     for event in events:
         # A refresh knows what has changed only after it has looked.
-        for told in ("resourcePreEvent", "resOutputsEvent"):
-            step = event.get(told, {}).get("metadata", {})
-            if step.get("op", "same") in _NOT_SHOWN or not _AWS.match(step["type"]):
-                continue
-            if step["urn"] not in seen:
-                seen.add(step["urn"])
-                yield Change(
-                    step["op"], step["type"], step["urn"].rsplit("::", 1)[1], _properties(step)
-                )
+        told = event.resource_pre_event or event.res_outputs_event
+        if not told or told.metadata.op.value in _NOT_SHOWN or not _AWS.match(told.metadata.type):
+            continue
+        step = told.metadata
+        if step.urn not in seen:
+            seen.add(step.urn)
+            name = step.urn.rsplit("::", 1)[1]
+            yield Change(step.op.value, step.type, name, _properties(step))
 
 
-def _properties(step: dict[str, Any]) -> tuple[str, ...]:
-    paths = step.get("detailedDiff") or step.get("diffs") or step.get("keys") or ()
+def _properties(step: "StepEventMetadata") -> tuple[str, ...]:
+    paths = step.detailed_diff or step.diffs or step.keys or ()
     return tuple(dict.fromkeys(re.split(r"[.\[]", path)[0] for path in sorted(paths)))
 
 
-def _violations(events: Sequence[dict[str, Any]]) -> Iterable[str]:
+def _violations(events: Sequence["EngineEvent"]) -> Iterable[str]:
     for event in events:
-        if found := event.get("policyEvent"):
-            name = str(found.get("resourceUrn") or "the stack").rsplit("::", 1)[-1]
-            message = " ".join(str(found["message"]).split())
-            yield f"{found['enforcementLevel']}: {found['policyName']} ({name}): {message}"
+        if found := event.policy_event:
+            name = (found.resource_urn or "the stack").rsplit("::", 1)[-1]
+            message = " ".join(found.message.split())
+            yield f"{found.enforcement_level}: {found.policy_name} ({name}): {message}"
 
 
-def _problems(events: Sequence[dict[str, Any]]) -> Iterable[str]:
+def _problems(events: Sequence["EngineEvent"]) -> Iterable[str]:
     for event in events:
-        said = event.get("diagnosticEvent", {})
+        if not event.diagnostic_event or event.diagnostic_event.severity != "error":
+            continue
         # Colours are marked as <{%fg 1%}> where nobody has asked for them.
-        text = re.sub(r"<\{%.*?%\}>", "", str(said.get("message", ""))).strip()
-        if said.get("severity") == "error" and text not in ("preview failed", "refresh failed"):
+        text = re.sub(r"<\{%.*?%\}>", "", event.diagnostic_event.message).strip()
+        if text not in ("preview failed", "refresh failed"):
             yield text[-2000:]

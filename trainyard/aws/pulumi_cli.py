@@ -1,31 +1,47 @@
-"""The `pulumi` command, for one stack."""
+"""A stack as Pulumi sees it: by its Automation API, and by the `pulumi` command itself where a
+person answers its question.
 
-import json
+The user's selected stack and login stay as they were: each call names the stack, and the backend
+that the stack's file has. `. infra/use STACK` gives the same to a typed `pulumi`.
+"""
+
 import os
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from trainyard.contract.settings import read_config
 from trainyard.paths import PROGRAM
 from trainyard.tools.errors import StackError
 
-NO_PULUMI = "there is no `pulumi` on PATH: https://www.pulumi.com/docs/install/"
+if TYPE_CHECKING:  # a second of imports, which only who calls pulumi has to wait for
+    from pulumi.automation import Stack
+
+    from trainyard.aws.pulumi_runner import Workspace
+
+# That of `refresh --preview-only`, with --exclude.
+OLDEST_PULUMI = (3, 160, 0)
+HOW_TO_INSTALL = "https://www.pulumi.com/docs/install/"
+POLICY_PACK = str(PROGRAM / "policy")
+
+
+def typed(stack: str, command: str) -> str:
+    """A `pulumi` command for a person to type, with the stack and backend that the tool uses."""
+    return f"`. infra/use {stack} && pulumi --cwd infra {command}`"
 
 
 @dataclass(frozen=True)
 class Pulumi:
-    """The `pulumi` command, for one stack."""
+    """One stack, and how Pulumi is run for it."""
 
     stack: str
     folder: Path = PROGRAM
     environment: Mapping[str, str] = field(default_factory=dict)
+    """For pulumi; a backend in it wins over the one of the stack's file."""
     log: IO[str] | None = None
     """Where its lines go; the terminal without."""
     ask: bool = True
@@ -37,38 +53,79 @@ class Pulumi:
     create: str = ""
     """What makes the stack, if it isn't `make bootstrap`."""
 
+    @cached_property
+    def workspace(self) -> "Workspace":
+        from trainyard.aws.pulumi_runner import Workspace
+
+        return Workspace(self)
+
+    @cached_property
+    def api(self) -> "Stack":
+        """The stack in Pulumi's Automation API; all that fails there is a StackError."""
+        from pulumi.automation import Stack
+
+        return Stack.select(self.stack, self.workspace)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What `pulumi` finds in its environment, beside the shell's."""
+        backend = self.settings().get("trainyard:backend")
+        return {**({"PULUMI_BACKEND_URL": backend} if backend else {}), **self.environment}
+
+    def settings(self) -> dict[str, Any]:
+        """What the stack's file says."""
+        file = self.folder / f"Pulumi.{self.stack}.yaml"
+        return read_config(file) if file.exists() else {}
+
+    def make(self, secrets_provider: str = "") -> None:
+        """Make the stack where there is none."""
+        if self.stack not in {each.name for each in self.workspace.list_stacks()}:
+            self.workspace.secrets_provider = secrets_provider or None
+            self.workspace.create_stack(self.stack)
+
     def up(self) -> None:
         """Bring the stack to what program and settings say."""
-        self._call(["up", *self._approval_flags()], self.log)
+        if self._somebody_answers():
+            self.workspace.runner.ask("up")
+        else:
+            self.api.up(**self._shown())
 
     def preview(self) -> None:
         """Say what an up would do, and what breaks the rules of infra/policy."""
-        self._call(["preview", "--diff", "--policy-pack", str(PROGRAM / "policy")], self.log)
+        self.api.preview(diff=True, policy_packs=[POLICY_PACK], **self._shown())
 
     def destroy(self) -> None:
         """Remove the stack; with protected data in it, nothing of it."""
-        state = json.loads(self.run("stack", "export"))["deployment"]
-        kept = [r["urn"].split("::")[-1] for r in state.get("resources", []) if r.get("protect")]
+        resources = self.state().get("resources") or ()
+        kept = [each["urn"].split("::")[-1] for each in resources if each.get("protect")]
         if kept:  # found out by `destroy` itself only when all else is gone
+            rest = typed(self.stack, "destroy --exclude-protected")
             raise StackError(
                 f"nothing was removed: {', '.join(kept)} hold data and are protected. To keep them "
-                f"and remove the rest: `pulumi --cwd infra destroy --exclude-protected --stack "
-                f"{self.stack}`. To remove them too: docs/operations.md, “A stack destroyed”."
+                f"and remove the rest: {rest}. To remove them too: docs/operations.md, "
+                "“A stack destroyed”."
             )
-        self._call(["destroy", *self._approval_flags()], self.log)
+        if self._somebody_answers():
+            self.workspace.runner.ask("destroy")
+        else:
+            self.api.destroy(**self._shown())
 
     def outputs(self) -> dict[str, Any]:
-        """The stack's outputs."""
-        found: dict[str, Any] = json.loads(self.run("stack", "output", "--json", "--show-secrets"))
-        return found
+        return {name: output.value for name, output in self.api.outputs().items()}
 
-    def _approval_flags(self) -> list[str]:
-        asked = self.ask and self.log is None and sys.stdin.isatty()
-        return [] if asked else ["--yes", "--skip-preview"]
+    def state(self) -> Mapping[str, Any]:
+        """What the stack's state has, such as `resources`."""
+        return self.api.export_stack().deployment or {}
 
-    def run(self, *arguments: str) -> str:
-        """`pulumi ARGUMENTS`, and what it wrote."""
-        return self._call(arguments, subprocess.PIPE)
+    def _somebody_answers(self) -> bool:
+        return self.ask and self.log is None and sys.stdin.isatty()
+
+    def _shown(self) -> dict[str, Any]:
+        shown = self.log or sys.stdout
+        return {
+            "on_output": lambda text: print(text, end="", file=shown, flush=True),
+            "color": "always" if shown.isatty() else "never",
+        }
 
     def run_here(self, command: Sequence[str], environment: Mapping[str, str], code: Path) -> None:
         """Run Python of ours on this machine, from the folder `code`."""
@@ -82,71 +139,3 @@ class Pulumi:
         )
         if done.returncode:
             raise StackError(f"`{' '.join(command)}` failed; the reason is above")
-
-    def _call(self, arguments: Sequence[str], output: IO[str] | int | None) -> str:
-        command = ["pulumi", "--cwd", str(self.folder), *arguments, "--stack", self.stack]
-        again = f"`make {'down' if arguments[0] == 'destroy' else 'up'} STACK={self.stack}`"
-        with _interrupts_left_to_pulumi() as interrupted:
-            try:
-                process = subprocess.Popen(  # noqa: S603
-                    command,
-                    stdout=output,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    env={**os.environ, **self.environment},
-                )
-            except FileNotFoundError:
-                raise StackError(NO_PULUMI) from None
-            with process, ThreadPoolExecutor() as threads:
-                errors = threads.submit(self._pass_on, process.stderr)
-                try:
-                    written = process.stdout.read() if process.stdout else ""
-                    process.wait()
-                except KeyboardInterrupt:  # not of Ctrl-C: pulumi doesn't know
-                    process.send_signal(signal.SIGINT)
-                    raise
-                said = errors.result()
-        if process.returncode:
-            advice = self._advice(said, again)
-            raise StackError(f"{written[-4000:]}`{' '.join(command)}` failed{advice}")
-        if interrupted:
-            raise StackError(f"stopped; {again} goes on from here" if self.advise else "stopped")
-        return written
-
-    def _pass_on(self, errors: IO[str] | None) -> str:
-        """What pulumi says of errors, shown as it comes: it may be a question."""
-        said = ""
-        while errors and (part := errors.read(1)):
-            said += part
-            print(part, end="", file=self.log or sys.stderr, flush=True)
-        return said
-
-    def _advice(self, said: str, again: str) -> str:
-        if not self.advise:
-            return ""
-        if "no stack named" in said:
-            create = self.create or f"`make bootstrap STACK={self.stack}`"
-            return f": there is no such stack. {create} makes it."
-        if "currently locked" not in said:
-            return f". What it had done stays done: mend what it names and repeat {again}."
-        unlock = self.unlock or f"`pulumi --cwd infra cancel --stack {self.stack}`"
-        return (
-            ". Another command changes this stack, or one that was killed left its lock: the line "
-            f"above says whose it is. Wait for it; if it runs no more, {unlock}, then {again}."
-        )
-
-
-@contextmanager
-def _interrupts_left_to_pulumi() -> Iterator[list[int]]:
-    """Ctrl-C reaches pulumi as well, which ends what it is about. Python would kill it for that,
-    and leave a locked stack with resources that its state doesn't know.
-    """
-    interrupts: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts
-        return
-    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
-    try:
-        yield interrupts
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainyard.aws.ecs_tasks import StackBackend, aws, deregister, region_of, session_in
+from trainyard.aws.ecs_tasks import EcsTasks, aws, deregister, region_of, session_in
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.contract.naming import OUTPUTS, READY, Names
 from trainyard.contract.readiness import Servers, note
@@ -19,7 +19,7 @@ from trainyard.paths import REPO
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
 
-Connect = Callable[[dict[str, Any]], StackBackend]
+Connect = Callable[[dict[str, Any]], EcsTasks]
 Step = Callable[[str], AbstractContextManager[object]]
 
 
@@ -61,11 +61,7 @@ def up(pulumi: Pulumi, connect: Connect = aws, step: Step = told) -> dict[str, A
 
 
 def made(pulumi: Pulumi) -> dict[str, Any]:
-    """The outputs of a stack that is up.
-
-    Raises:
-        StackError: it isn't.
-    """
+    """The outputs of a stack, which has to be up."""
     outputs = pulumi.outputs()
     if "next" not in outputs:
         raise not_up(pulumi.stack)
@@ -73,7 +69,6 @@ def made(pulumi: Pulumi) -> dict[str, Any]:
 
 
 def not_up(stack: str) -> StackError:
-    """What to say of a stack that nobody has brought up."""
     return StackError(f"the stack {stack} isn't up: `make up STACK={stack}`")
 
 
@@ -88,7 +83,7 @@ def deploy(pulumi: Pulumi, connect: Connect = aws) -> None:
 def run_deployer(
     pulumi: Pulumi,
     outputs: dict[str, Any],
-    cloud: StackBackend,
+    cloud: EcsTasks,
     *options: str,
     code: Path = REPO,
 ) -> None:
@@ -119,7 +114,7 @@ def down(pulumi: Pulumi, session: Callable[[str], Any] | None = None) -> None:
     """
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
-    region = pulumi.run("config", "get", "aws:region").strip()
+    region = pulumi.api.get_config("aws:region").value
     pulumi.destroy()
     say("deregistering task definitions")
     try:
@@ -132,7 +127,6 @@ def down(pulumi: Pulumi, session: Callable[[str], Any] | None = None) -> None:
 
 
 def status(pulumi: Pulumi) -> None:
-    """Say what the stack is, and what to type next."""
     outputs = made(pulumi)
     shown = {k: v for k, v in outputs.items() if k in ("services", "held_back", "trainyard")}
     say(json.dumps(shown, indent=2))

@@ -156,6 +156,13 @@ class Settings(BaseModel):
         "12 digits",
         pattern=r"^(\d{12})?$",
     )
+    backend: str = setting(
+        "",
+        "Where Pulumi keeps this stack's state: `make bootstrap` fills this in. Without it, what "
+        "PULUMI_BACKEND_URL or your `pulumi login` says.",
+        "an address, such as s3://bucket?region=eu-central-1",
+        pattern=r"^$|^[a-z0-9+]+://\S+$",
+    )
     permissions_boundary: str = setting(
         "",
         "A policy of yours to bound every role, in place of `trainyard-boundary`; in every stack.",

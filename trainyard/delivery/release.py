@@ -6,7 +6,6 @@ images and a release that was killed is finished by the next. Then: `up`, the de
 the smoke deployment; what completed that is recorded, and can be gone back to.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +16,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from trainyard.aws.ecs_tasks import StackBackend, aws
-from trainyard.aws.pulumi_cli import Pulumi
+from trainyard.aws.ecs_tasks import EcsTasks, aws
+from trainyard.aws.pulumi_cli import Pulumi, typed
 from trainyard.aws.stack import Connect, run_deployer, up
 from trainyard.contract.naming import RELEASE, RELEASES, Names
 from trainyard.contract.readiness import NOTHING_DONE
@@ -125,7 +124,7 @@ class History:
         return kept
 
 
-def read_history(cloud: StackBackend, names: Names) -> History:
+def read_history(cloud: EcsTasks, names: Names) -> History:
     """What the stack's parameters say."""
     told = cloud.read_parameter(names.parameter(RELEASE))
     completed = cloud.read_parameter(names.parameter(RELEASES))
@@ -176,7 +175,7 @@ def look(pulumi: Pulumi, steps: Steps, *, make: bool = False) -> dict[str, Any]:
     if pins := pinned(pulumi):
         raise StackError(
             f"{' and '.join(pins)} in the settings of {pulumi.stack} would win over the release: "
-            f"`pulumi config rm NAME --stack {pulumi.stack}` in infra/, for each"
+            f"{typed(pulumi.stack, 'config rm NAME')}, for each"
         )
     outputs = pulumi.outputs()
     if not outputs and make:
@@ -190,9 +189,9 @@ def look(pulumi: Pulumi, steps: Steps, *, make: bool = False) -> dict[str, Any]:
 
 def pinned(pulumi: Pulumi) -> list[str]:
     """Images that the stack's settings name."""
-    config = json.loads(pulumi.run("config", "--json"))
+    config = pulumi.settings()
     names = ("flowImage", "workerImage", "mlflowImage")
-    return [name for name in names if config.get(f"trainyard:{name}", {}).get("value")]
+    return [name for name in names if config.get(f"trainyard:{name}")]
 
 
 def bring(
@@ -227,7 +226,7 @@ def bring(
     note(cloud, names, wanted, completed=True)
 
 
-def note(cloud: StackBackend, names: Names, wanted: Release, *, completed: bool) -> None:
+def note(cloud: EcsTasks, names: Names, wanted: Release, *, completed: bool) -> None:
     """Note in the stack what it shall run: the program reads it at every `up`."""
     told = ReleaseRecord(release=wanted, completed=completed)
     cloud.write_parameter(names.parameter(RELEASE), told.model_dump_json())

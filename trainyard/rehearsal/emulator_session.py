@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.contract.outputs import WEBHOOK
 from trainyard.contract.settings import config_of
 from trainyard.delivery.images import base_image, index_options
@@ -38,7 +38,7 @@ IMAGE = "trainyard-emulator"
 REPOSITORY = {"githubRepository": "acme/rides", "githubOwnerId": "11", "githubRepositoryId": "22"}
 SUBJECT = "repo:acme@11/rides@22:environment:{environment}"
 # Whatever a stack's file says: nothing is kept, and the account is the emulator's.
-DECIDED = {"durable": False, "accountId": "", "permissionsBoundary": ""}
+DECIDED = {"durable": False, "accountId": "", "permissionsBoundary": "", "backend": ""}
 
 
 class RehearsalError(StackError):
@@ -292,32 +292,24 @@ class Session:
             leaveOut=["oidc-repository-id"],  # the emulator knows a token's subject only
             **REPOSITORY,
         )
-        self.pulumi("account", "stack", "select", "--create")
-        self.pulumi("account", "up", "--yes", "--skip-preview")
+        account = self.pulumi("account")
+        account.make()
+        account.api.up()
         self.note_what_is_there()
         self.prepare("rehearsal", **settings)
-        self.pulumi("rehearsal", "stack", "select", "--create")
+        self.pulumi("rehearsal").make()
 
     def deploy_role(self) -> dict[str, str]:
         """Credentials for an hour with which `pulumi` and boto3 deploy the stack `rehearsal`.
 
         Not root's, so that what GitHub's role may do is shown to be enough.
         """
-        role = self.pulumi("account", "stack", "output", "deploy_role_arn").strip()
+        role = self.pulumi("account").outputs()["deploy_role_arn"]
         return self.take_role(role, SUBJECT.format(environment="dev"))
 
-    def pulumi(self, stack: str, *arguments: str) -> str:
-        """Run `pulumi` as the emulator's root; gives what it says."""
-        named = [stack] if arguments[:2] == ("stack", "select") else ["--stack", stack]
-        done = subprocess.run(  # noqa: S603
-            ["pulumi", "--cwd", str(self.project), *arguments, *named],  # noqa: S607
-            capture_output=True,
-            text=True,
-            env={**os.environ, **self.environment()},
-        )
-        if done.returncode:
-            raise RehearsalError((done.stdout + done.stderr)[-4000:])
-        return done.stdout
+    def pulumi(self, stack: str) -> Pulumi:
+        """A stack, as the emulator's root."""
+        return Pulumi(stack, self.project, self.environment(), ask=False, advise=False)
 
     def take_role(self, role_arn: str, subject: str, **claims: str) -> dict[str, str]:
         """Credentials of a role, taken as a job of GitHub takes it."""

@@ -33,6 +33,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from trainyard.aws import stack as operations
 from trainyard.aws.ecs_tasks import EcsTasks
+from trainyard.aws.preview import preview
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.contract.naming import IMAGES, REHEARSAL, Names
 from trainyard.contract.outputs import EcsWorkPool, StackOutputs
@@ -304,14 +305,14 @@ def pool_of(outputs: StackOutputs) -> EcsWorkPool:
 # --- steps of `make rehearse` ---------------------------------------------------------------------
 def check_unchanged(rehearsal: Rehearsal) -> str:
     """A second `make up` changes nothing."""
-    foreseen = json.loads(rehearsal.pulumi.run("preview", "--json"))
-    steps = foreseen["steps"]
-    changed = {s["urn"].rsplit("::", 1)[1]: s["op"] for s in steps if s["op"] != "same"}
-    if changed:
+    foreseen = preview(rehearsal.pulumi)
+    if foreseen.failed:
+        raise RehearsalError("\n".join(foreseen.problems))
+    if changed := {each.name: each.operation for each in foreseen.changes}:
         raise RehearsalError(f"a second `make up` would change {changed}")
     rehearsal.up()
-    (last,) = json.loads(rehearsal.pulumi.run("stack", "history", "--json", "--page-size", "1"))
-    done = last["resourceChanges"]
+    last = rehearsal.pulumi.api.info()
+    done: dict[Any, int] = dict(last.resource_changes or {}) if last else {}
     if done.keys() != {"same"}:
         raise RehearsalError(f"a second `make up` was foreseen to change nothing, and did {done}")
     return f"{done['same']} resources unchanged"

@@ -60,6 +60,8 @@ class Account:
     """What the page says to type next."""
     seconds: list[tuple[str, float]] = field(default_factory=list)
     """What took how long, in order."""
+    sourced: str = ". infra/use dev"
+    """What was typed before a `pulumi`."""
 
     def bootstrap(self, **arguments: str) -> str:
         """`make bootstrap`, and what it says."""
@@ -76,19 +78,18 @@ class Account:
         """Type the page's next command, which is this one."""
         assert self.left.pop(0) == expected
         command, *words = shlex.split(expected)
-        if command == "make":
-            return self.make(*words, **more)
-        in_infra = command == "pulumi" and "--cwd" not in words
-        folder = self.folder / "infra" if in_infra else self.folder
-        return self.run(command, *words, folder=folder, **more)
+        if command == ".":
+            self.sourced = expected
+            return ""
+        return self.make(*words, **more) if command == "make" else self.run(command, *words, **more)
 
-    def run(
-        self, *command: str, fails: bool = False, folder: Path | None = None, **more: str
-    ) -> str:
+    def run(self, *command: str, fails: bool = False, **more: str) -> str:
         """What a command says, which does or doesn't fail."""
+        if command[0] == "pulumi":
+            command = ("bash", "-c", f"{self.sourced} && {shlex.join(command)}")
         done = subprocess.run(
             command,
-            cwd=folder or self.folder,
+            cwd=self.folder,
             env={**self.environment, **more},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -138,7 +139,7 @@ def account(
             **os.environ,
             **emulator.environment(),
             "AWS_ACCESS_KEY_ID": ACCOUNT,
-            "PULUMI_CREDENTIALS_PATH": str(home),  # who runs the tests stays logged in elsewhere
+            "PULUMI_CREDENTIALS_PATH": str(home),  # logged in nowhere
             "PREFECT_API_URL": cloud.URL,
             "PREFECT_API_KEY": API_KEY,
             "PREFECT_HOME": str(home / "client"),
@@ -187,6 +188,7 @@ def test_an_empty_account_gets_its_stack_and_an_environments_settings(
     for stack in ("account", "dev"):
         assert account.settings(stack)["config"]["trainyard:accountId"] == ACCOUNT
         assert account.settings(stack)["secretsprovider"].startswith("awskms://")
+        assert account.settings(stack)["config"]["trainyard:backend"].startswith("s3://")
 
 
 def test_the_state_is_in_the_accounts_bucket(account: Account, said: str) -> None:
@@ -228,8 +230,7 @@ def job(account: Account, said: str, emulator: Session) -> Job:
     )
 
 
-PULUMI = ("pulumi", "--cwd", "infra", "--stack", "dev")
-STACK_OF_DEV = ("pulumi", "--cwd", "infra", "stack", "--stack", "dev")
+PULUMI = ("pulumi", "--cwd", "infra")
 # The smallest change of a state: nothing is there yet.
 WRITE = (*PULUMI, "refresh", "--yes", "--skip-preview")
 
@@ -260,9 +261,10 @@ def test_the_preview_role_finds_what_was_changed_by_hand(account: Account, job: 
 @pytest.fixture(scope="module")
 def deployed(account: Account, job: Job) -> Account:
     """The account with a first release, made as a job of GitHub makes it."""
-    account.type("pulumi config set activeSchedules true --stack dev")
-    account.type("pulumi config set durable false --stack dev")
-    account.type("pulumi config set --path 'alarmEmails[0]' you@example.com --stack dev")
+    account.type(". infra/use dev")
+    account.type("pulumi --cwd infra config set activeSchedules true")
+    account.type("pulumi --cwd infra config set durable false")
+    account.type("pulumi --cwd infra config set --path 'alarmEmails[0]' you@example.com")
     # The other rehearsals have the default, minimal.
     account.run(*PULUMI, "config", "set", "profile", "standard")
     account.type("git add infra/Pulumi.account.yaml infra/Pulumi.dev.yaml")
@@ -334,7 +336,7 @@ def test_a_push_with_a_new_flow_leaves_the_servers_alone_and_can_be_taken_back(
     assert changed == {"flow"}
     assert "migrating" not in said
     deployed.make("rollback", "STACK=dev")
-    shown = deployed.run(*STACK_OF_DEV, "output", "--json")
+    shown = deployed.run(*PULUMI, "stack", "output", "--json")
     outputs = json.loads(shown)
     assert outputs["flow_image"] == first["flow"]
 
@@ -356,7 +358,8 @@ def test_a_person_ends_the_accounts_stack_as_the_page_says(account: Account) -> 
     account.environment.pop("AWS_SESSION_TOKEN", None)  # that of a job
     refused = account.make("down", "STACK=account", fails=True, **person)
     assert "nothing was removed" in refused
-    account.type("pulumi --cwd infra config set --stack account trainyard:durable false", **person)
+    account.type(". infra/use account")
+    account.type("pulumi --cwd infra config set durable false", **person)
     account.type("make up STACK=account", **person)
     account.type("make down STACK=account", **person)
     assert account.left == []

@@ -19,6 +19,7 @@ import pytest
 
 from tests.conftest import ROOT, STAMPS
 from trainyard.aws.drift import look
+from trainyard.aws.pulumi_cli import POLICY_PACK
 from trainyard.contract.outputs import StackOutputs
 from trainyard.contract.release import Images, Release
 from trainyard.delivery import images
@@ -46,11 +47,11 @@ class Rehearsed:
     rehearsal: Rehearsal
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def run(self, *arguments: str) -> str:
-        """`pulumi ARGUMENTS`, and what it wrote."""
+    def preview(self, **options: Any) -> str:
+        """What `pulumi preview` says."""
         started = time.monotonic()
-        output = self.rehearsal.pulumi.run(*arguments)
-        self.seconds[arguments[0]] = time.monotonic() - started
+        output = self.rehearsal.pulumi.api.preview(**options).stdout
+        self.seconds["preview"] = time.monotonic() - started
         return output
 
     def deliver(self, command: Callable[..., None], *given: Release) -> Steps:
@@ -67,7 +68,7 @@ class Rehearsed:
         kept = dict(self.rehearsal.settings)
         self.rehearsal.set(**settings)
         try:
-            steps = json.loads(self.run("preview", "--json"))["steps"]
+            steps = json.loads(self.preview(json=True))["steps"]
         finally:
             self.rehearsal.settings = kept
             self.rehearsal.set()
@@ -146,7 +147,7 @@ def test_the_parameter_holds_the_outputs(rehearsed: Rehearsed) -> None:
 def test_no_rule_of_the_policy_pack_is_broken(rehearsed: Rehearsed) -> None:
     if not (ROOT / ".venv-policy").exists():
         pytest.skip("the policy pack has no environment: make .venv-policy/.policy")
-    output = rehearsed.run("preview", "--policy-pack", str(ROOT / "infra/policy"))
+    output = rehearsed.preview(policy_packs=[POLICY_PACK])
     assert "trainyard@v" in output, output[-2000:]
     assert "mandatory" not in output
 

@@ -1,16 +1,20 @@
 """`make bootstrap`: Pulumi's state and Prefect's key, made once and found again."""
 
 import json
+import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+import yaml
 
 from tests.trainyard.aws.fake_gh import FakeGitHub
 from trainyard.__main__ import main
 from trainyard.aws import bootstrap
+from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.tools.errors import StackError
 
 
@@ -31,6 +35,37 @@ def test_the_state_is_made_once_private_versioned_and_encrypted(session: Any) ->
     assert "aws:SecureTransport" in s3.get_bucket_policy(Bucket=state.bucket)["Policy"]
     assert session.client("kms").get_key_rotation_status(KeyId=state.key_arn)["KeyRotationEnabled"]
     assert state.backend == f"s3://{state.bucket}?region=eu-central-1"
+
+
+@pytest.mark.pulumi
+def test_a_stack_is_made_in_the_state_that_its_file_names(
+    ministack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shutil.which("pulumi"):
+        pytest.skip("there is no pulumi on PATH: https://www.pulumi.com/docs/install/")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", ministack)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(bootstrap, "Pulumi", partial(Pulumi, folder=tmp_path))
+    (tmp_path / "Pulumi.yaml").write_text("{name: trainyard, runtime: python}\n")
+    state = bootstrap.make_state(boto3.Session("test", "test", region_name="eu-central-1"))
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text("# mine\nconfig: {'trainyard:profile': standard}\n")
+    bootstrap.prepare_stack("dev", state, {})
+    made = file.read_text()
+    assert "# mine" in made
+    assert yaml.safe_load(made)["secretsprovider"] == state.secrets_provider
+    assert yaml.safe_load(made)["config"] == {
+        "aws:region": "eu-central-1",
+        "trainyard:accountId": state.account,
+        "trainyard:backend": state.backend,
+        "trainyard:profile": "standard",
+    }
+    bootstrap.prepare_stack("dev", state, {})
+    assert file.read_text() == made
+    assert Pulumi("dev", tmp_path).outputs() == {}
+    assert not (tmp_path / "home/credentials.json").exists(), "logged in"
 
 
 @pytest.mark.server
@@ -123,7 +158,6 @@ def test_github_gets_environments_that_only_main_deploys_to(
     assert github["variables"] == {
         "repository": {
             "AWS_REGION": "eu-central-1",
-            "PULUMI_BACKEND_URL": "s3://state?region=eu-central-1",
             "AWS_PREVIEW_ROLE_ARN": "arn:preview",
         },
         "dev": {"AWS_DEPLOY_ROLE_ARN": "arn:deploy"},

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,7 @@ def test_a_pulumi_that_is_too_old_says_which_is_not(
     program(folder, monkeypatch, "pulumi", "echo v3.99.0")
     found = doctor.pulumi_version(needed=True)
     assert found.failed
-    assert "3.160 or newer" in found.todo
+    assert "3.160.0 or newer" in found.todo
     program(folder, monkeypatch, "pulumi", "echo v3.200.1")
     assert not doctor.pulumi_version(needed=True).failed
 
@@ -87,6 +89,12 @@ def test_a_port_of_the_laptop_stack_that_somebody_else_has(
         (folder / ".trainyard/state.json").write_text(json.dumps(services))
         (found,) = doctor.ports()
         assert (found.found, found.todo) == ("Prefect of `make up`", "")
+
+
+def test_a_laptops_command_does_not_wait_for_pulumis_imports() -> None:
+    code = "import sys, trainyard.aws.doctor; print([m for m in sys.modules if m == 'pulumi'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 # --- a stack, from outside ------------------------------------------------------------------------
@@ -121,10 +129,13 @@ def state_is(
     deployment = {"resources": [1, 2], "pending_operations": list(pending)}
     (folder / "export").write_text(json.dumps({"deployment": deployment}))
     (folder / "output").write_text(json.dumps(outputs))
-    (folder / "whoami").write_text(json.dumps({"url": "s3://doctored?region=us-east-1"}))
+    (folder / "whoami").write_text(
+        json.dumps({"user": "ada", "url": "s3://doctored?region=us-east-1"})
+    )
     script = f"""
 case "$*" in
-*whoami*) cat {folder}/whoami;; *export*) cat {folder}/export;; *output*) cat {folder}/output;;
+version) echo v3.259.0;; *whoami*) cat {folder}/whoami;;
+*export*) cat {folder}/export;; *output*) cat {folder}/output;;
 esac"""
     program(folder, monkeypatch, "pulumi", script)
 
@@ -163,7 +174,7 @@ def test_a_state_that_was_left_half_done_and_held(
     s3.put_object(Bucket="doctored", Key=key, Body=json.dumps(lock).encode())
     found = by_name(doctor.stack("dev", session))
     assert "ada@laptop holds dev" in found["lock"].found
-    assert "pulumi cancel --stack dev" in found["lock"].todo
+    assert ". infra/use dev && pulumi --cwd infra cancel`" in found["lock"].todo
     assert "1 pending" in found["Pulumi's state"].found
     assert found["stack"].todo == "make up STACK=dev"
 

@@ -28,15 +28,20 @@ def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pul
 
 def test_a_replacement_is_one_change_and_no_value_is_kept(pulumi: Any) -> None:
     step = {"urn": URN, "type": RDS, "new": {"inputs": {"password": "hunter2"}}}
+    changed = {"password.x[0]": {"diffKind": "update-replace"}}
     found = preview(
         pulumi(
             event("resourcePreEvent", op="create-replacement", **step),
-            event("resourcePreEvent", op="replace", detailedDiff={"password.x[0]": {}}, **step),
+            event(
+                "resourcePreEvent",
+                op="replace",
+                detailedDiff=changed,
+                **step,
+            ),
             event("resourcePreEvent", op="delete-replaced", **step),
             event("resourcePreEvent", op="same", urn="u::v", type="aws:sqs/queue:Queue"),
             event("resourcePreEvent", op="create", urn="u::w", type="trainyard:network:Network"),
-        ),
-        "preview",
+        )
     )
     assert found.changes == (Change("replace", RDS, "trainyard-dev-db", ("password",)),)
     assert "hunter2" not in repr(found)
@@ -44,10 +49,12 @@ def test_a_replacement_is_one_change_and_no_value_is_kept(pulumi: Any) -> None:
 
 def test_what_pulumi_complains_of_is_kept_without_its_colours(pulumi: Any) -> None:
     error = {"severity": "error", "message": "<{%fg 1%}>no such profile<{%reset%}>\n"}
-    found = preview(pulumi(json.dumps({"diagnosticEvent": error}), code=255), "preview")
+    found = preview(pulumi(json.dumps({"diagnosticEvent": error}), code=255))
     assert (found.failed, found.problems) == (True, ("no such profile",))
 
 
 def test_a_pulumi_that_never_began_is_told_by_what_it_wrote(pulumi: Any) -> None:
-    found = preview(pulumi(code=255, stderr="error: no stack named dev found"), "preview")
-    assert found.problems == ("error: no stack named dev found",)
+    found = preview(pulumi(code=255, stderr="error: no stack named dev found"))
+    (told,) = found.problems
+    assert told.startswith("error: no stack named dev found")
+    assert "`make bootstrap STACK=dev` makes it" in told

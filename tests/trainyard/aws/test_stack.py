@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from pulumi.automation import ConfigValue
 
 from tests.trainyard.aws.fake_stack import World
 from trainyard.aws.stack import deploy, down, status
@@ -114,9 +116,9 @@ class Removed:
     def __init__(self, refused: str = ""):
         self.refused = refused
 
-    def run(self, *arguments: str) -> str:
-        assert arguments == ("config", "get", "aws:region")
-        return "eu-central-1\n"
+    @property
+    def api(self) -> Any:
+        return SimpleNamespace(get_config={"aws:region": ConfigValue("eu-central-1")}.get)
 
     def destroy(self) -> None:
         if self.refused:

@@ -171,8 +171,9 @@ def test_without_the_account_stack_it_says_what_makes_it(
     rides: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delitem(rides.environment, "TRAINYARD_REGISTRY")
-    pulumi = tmp_path / "pulumi"
-    pulumi.write_text("#!/bin/sh\necho \"error: no stack named 'account' found\" >&2\nexit 255\n")
+    pulumi, version = tmp_path / "pulumi", "[ $1 = version ] && exec echo v3.259.0"
+    said = "echo \"error: no stack named 'account' found\" >&2; exit 255"
+    pulumi.write_text(f"#!/bin/sh\n{version}\n{said}\n")
     pulumi.chmod(0o755)
     monkeypatch.setitem(rides.environment, "PATH", f"{tmp_path}:{rides.environment['PATH']}")
     said = rides.publish(fails=True)

@@ -49,7 +49,7 @@ class Stack(World):
 
     def __init__(self, *, cloud: bool = False, settings: Mapping[str, str] | None = None):
         super().__init__(Servers(), image="")
-        self.cloud, self.settings, self.there = cloud, dict(settings or {}), False
+        self.cloud, self.config, self.there = cloud, dict(settings or {}), False
         self.deployed_from: list[Path] = []
 
     def up(self) -> None:
@@ -69,9 +69,8 @@ class Stack(World):
         pool = {**OUTPUTS["work_pool"], "api_secret_variable": key}
         return {**super().outputs(), "trainyard": {**OUTPUTS, "work_pool": pool}}
 
-    def run(self, *arguments: str) -> str:
-        assert arguments == ("config", "--json")
-        return json.dumps({f"trainyard:{k}": {"value": v} for k, v in self.settings.items()})
+    def settings(self) -> dict[str, str]:
+        return {f"trainyard:{k}": v for k, v in self.config.items()}
 
     def read_parameter(self, name: str) -> str:
         return self.parameters[name.removeprefix("/trainyard/dev/")]
@@ -193,11 +192,11 @@ def test_make_up_afterwards_keeps_what_was_released() -> None:
 
 def test_images_in_the_settings_are_refused_before_anything_is_done() -> None:
     stack = released(made(1))
-    stack.settings["flowImage"] = made(7).images.flow
+    stack.config["flowImage"] = made(7).images.flow
     for command, given in ((release, [made(2)]), (rollback, [])):
         with pytest.raises(
             StackError,
-            match=r"flowImage in the settings of dev .* `pulumi config rm NAME --stack dev`",
+            match=r"flowImage in the settings of dev .*pulumi --cwd infra config rm NAME`",
         ):
             stack.do(command, *given)
         assert stack.log == []

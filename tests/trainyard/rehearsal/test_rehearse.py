@@ -1,6 +1,5 @@
 """How a rehearsal ends that goes wrong; those that go well are in tests/e2e/rehearsal."""
 
-import json
 import os
 import signal
 import threading
@@ -15,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from tests.conftest import free_port
+from trainyard.aws.preview import Change, PreviewResult
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.rehearsal import fake_prefect_cloud, rehearse
 from trainyard.rehearsal.emulator_session import RehearsalError, Session
@@ -137,7 +137,8 @@ def test_pulumi_is_told_of_the_end_and_waited_for(
 ) -> None:
     pulumi = tmp_path / "pulumi"
     wait = "trap 'sleep 1; touch ended; exit 1' INT; touch begun; while :; do sleep 0.1; done"
-    pulumi.write_text(f"#!/bin/sh\ncd {tmp_path}\n{wait}\n")
+    version = "[ $1 = version ] && exec echo v3.259.0"
+    pulumi.write_text(f"#!/bin/sh\n{version}\ncd {tmp_path}\n{wait}\n")
     pulumi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
@@ -182,10 +183,13 @@ def test_what_the_shell_says_of_aws_and_prefect_stays_out(
     ("foreseen", "done"),
     [("same", {"same": 3}), ("same", {"same": 2, "update": 1}), ("update", {})],
 )
-def test_a_second_up_that_changes_something_is_found(foreseen: str, done: dict[str, int]) -> None:
-    preview = {"steps": [{"urn": "a::b", "op": foreseen}], "changeSummary": {foreseen: 1}}
-    answers = {"preview": preview, "stack": [{"resourceChanges": done}]}
-    pulumi = SimpleNamespace(run=lambda *words: json.dumps(answers[words[0]]))
+def test_a_second_up_that_changes_something_is_found(
+    foreseen: str, done: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = (Change(foreseen, "aws:sqs/queue:Queue", "b"),) if foreseen != "same" else ()
+    monkeypatch.setattr(rehearse, "preview", lambda _: PreviewResult(changes, (), False, ()))
+    last = SimpleNamespace(resource_changes=done)
+    pulumi = SimpleNamespace(api=SimpleNamespace(info=lambda: last))
     stack: Any = SimpleNamespace(pulumi=pulumi, up=lambda: None)
     if done == {"same": 3}:
         assert check_unchanged(stack) == "3 resources unchanged"
