@@ -41,7 +41,7 @@ def repositories() -> dict[str, str]:
     except (StackError, KeyError) as error:
         raise PublishError(
             f"{error}\nThe registry is an output of the stack `account`, which `make bootstrap` "
-            "makes. TRAINYARD_REGISTRY=host:port/prefix names another one"
+            "makes. TRAINYARD_REGISTRY=host:port/prefix names an emulated one"
         ) from error
     return found
 
