@@ -38,6 +38,15 @@ LaptopOrStack = Annotated[
 ]
 Quiet = Annotated[bool, Parameter(help="Print nothing.")]
 
+Database = Annotated[
+    str,
+    Parameter(
+        help="The revision that Prefect's database goes back to first, where the release has an "
+        "older Prefect: see docs/operations.md.",
+        show_default=False,
+    ),
+]
+
 
 # --- which stack ----------------------------------------------------------------------------------
 def open_stack(stack: str, *, released: bool = False) -> "Pulumi":
@@ -232,19 +241,19 @@ def preview(stack: StackName, /, *, base: str = "") -> int | None:
 
 
 @app.command(group=AWS)
-def release(stack: StackName, /) -> int:
+def release(stack: StackName, /, *, database: Database = "") -> int:
     """Bring what `publish` pushed to a stack: up, deployments, a smoke run."""
     from trainyard.delivery.release import deliver
 
-    return deliver("release", stack, partial(open_stack, stack, released=True))
+    return deliver("release", stack, partial(open_stack, stack, released=True), database)
 
 
 @app.command(group=AWS)
-def rollback(stack: StackName, /) -> int:
+def rollback(stack: StackName, /, *, database: Database = "") -> int:
     """Bring the release to a stack that completed there before."""
     from trainyard.delivery.release import deliver
 
-    return deliver("rollback", stack, partial(running_stack, stack, released=True))
+    return deliver("rollback", stack, partial(running_stack, stack, released=True), database)
 
 
 @app.command(group=AWS)

@@ -110,7 +110,7 @@ def docker_login(host: str, auth: str) -> Iterator[dict[str, str]]:
 
 
 def open_registry(host: str) -> Registry:
-    """ECR of the host's account and region; for another host, such as the emulator's, the shell's."""
+    """ECR of the host's account and region; where the host isn't ECR's, of the shell's."""
     import boto3
 
     found = ECR.fullmatch(host)
