@@ -1,7 +1,7 @@
 """From an empty account to runs and back, by the commands of docs/aws.md in their order.
 
-Pulumi's state is in S3 and its secrets by KMS, images come from the account's registry by digest, and Prefect's
-side is what stands in for Prefect Cloud.
+Pulumi's state is in S3 and its secrets by KMS, images come from the account's registry by digest,
+and Prefect's side is what stands in for Prefect Cloud.
 """
 
 import json

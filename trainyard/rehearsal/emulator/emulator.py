@@ -16,7 +16,7 @@
 - A database is published on this machine's loopback only, not on all of its addresses.
 - Requests count as made by TLS, and budgets are authorized by the actions that AWS has for them.
 - Calls for a log stream are authorized on it, and not on its group.
-- Parameters by path, database groups, budgets, alarms, dashboards and rules are authorized by their names.
+- Parameters by path, database groups, budgets, alarms, dashboards, rules and images are authorized by their names.
 - A call takes effect once, however often the SDK sends it: CreateVpc and others know no client token, and an answer that never arrives
   would leave a second VPC, of which Pulumi knows nothing. Terraform's provider, on a busy machine, asks again now and then for what was
   answered in milliseconds, on a connection that stayed open; Hypercorn leaves a request unanswered that comes as it closes an idle
@@ -163,6 +163,7 @@ def named(service, given, query):
             "DashboardNames.member.1": "dashboard/",
         },
         "sns": {"SubscriptionArn": ""},
+        "ecr": {"repositoryName": "repository/"},
     }
     for key, prefix in kinds.get(service, {}).items():
         name = asked(key)
