@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from trainyard.contract.naming import Names
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
+from trainyard.tools.waiting import wait_until
 
 TASK_MINUTES = 15
 
@@ -39,7 +40,6 @@ class EcsTasks:
     def start_task(
         self, name: str, command: Sequence[str] | None = None, *, remote_control: bool = False
     ) -> str:
-        """Start one of the stack's one-off tasks."""
         definition = self.tasks["definitions"][name]
         overrides: dict[str, Any] = {}
         if command:
@@ -64,7 +64,6 @@ class EcsTasks:
         return str(answer["tasks"][0]["taskArn"])
 
     def describe(self, arn: str) -> dict[str, Any]:
-        """A task as ECS sees it."""
         answer = self.session.client("ecs").describe_tasks(
             cluster=self.tasks["cluster"], tasks=[arn]
         )
@@ -77,13 +76,15 @@ class EcsTasks:
         """Run a one-off task to its end; say its log meanwhile, and fail where it did."""
         arn = self.start_task(name, command)
         log = self._log(name, arn)
-        for _ in range(TASK_MINUTES * 20):
+
+        def look() -> dict[str, Any]:
             task = self.describe(arn)
-            if task["lastStatus"] == "STOPPED":
-                break
-            self._tell(log)
-            self.clock(3)
-        else:
+            if not stopped(task):
+                self._tell(log)
+            return task
+
+        task = wait_until(stopped, look, seconds=TASK_MINUTES * 60, every=3, sleep=self.clock)
+        if not stopped(task):
             raise StackError(f"{name} still runs after {TASK_MINUTES} minutes: {arn}")
         self.clock(3)  # its last lines come some seconds after its end
         while self._tell(log):
@@ -122,7 +123,6 @@ class EcsTasks:
             yield [event["message"].rstrip() for event in answer["events"]]
 
     def read_parameter(self, name: str) -> str:
-        """Read a parameter of the stack."""
         found = self.session.client("ssm").get_parameter(Name=name)
         return str(found["Parameter"]["Value"])
 
@@ -138,22 +138,22 @@ class EcsTasks:
             ) from None
 
     def write_parameter(self, name: str, value: str) -> None:
-        """Overwrite a parameter of the stack."""
         self.session.client("ssm").put_parameter(Name=name, Value=value, Overwrite=True)
 
 
+def stopped(task: dict[str, Any]) -> bool:
+    return bool(task["lastStatus"] == "STOPPED")
+
+
 def aws(outputs: dict[str, Any]) -> EcsTasks:
-    """AWS, in the stack's region."""
     return EcsTasks(session_in(region_of(outputs)), outputs["tasks"])
 
 
 def region_of(outputs: dict[str, Any]) -> str:
-    """Give the stack's region, from its outputs."""
     return str(outputs["trainyard"]["work_pool"]["region"])
 
 
 def session_in(region: str) -> Any:
-    """Open a boto3 session with this shell's credentials."""
     import boto3
 
     return boto3.Session(region_name=region)

@@ -52,7 +52,6 @@ class Steps:
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:
-        """A step."""
         say(what)
         started, done = time.monotonic(), False
         try:
@@ -76,11 +75,9 @@ class Steps:
 
     @property
     def heading(self) -> str:
-        """What was done, and whether it was."""
         return f"{self.title}{' failed' if self.error else ''}"
 
     def markdown(self) -> str:
-        """The table for people at GitHub."""
         lines = [f"### {self.heading}", ""]
         if self.rows:
             lines += ["| | step | seconds |", "|---|---|---:|"]
@@ -245,7 +242,6 @@ def bring(
 
 
 def note(cloud: StackBackend, names: Names, wanted: Release, *, completed: bool) -> None:
-    """Note in the stack what it shall run: the program reads it at every `up`."""
     told = ReleaseRecord(release=wanted, completed=completed)
     cloud.write_parameter(names.parameter(RELEASE), told.model_dump_json())
 
@@ -295,7 +291,6 @@ def refuse_older_prefect(wanted: Release, running: Release) -> None:
 
 
 def prefect_of(release: Release) -> Version:
-    """The version of Prefect that a release's lock pins."""
     with fetched(release):
         lock = git("show", f"{release.commit}:requirements/flow.txt")
     (pinned,) = re.findall(r"^prefect==([\w.]+)", lock, re.MULTILINE)
@@ -315,7 +310,6 @@ def replacing(wanted: Release, told: ReleaseRecord | None) -> str:
 
 
 def short(release: Release) -> str:
-    """A release as people say it."""
     return release.commit[:12]
 
 

@@ -37,7 +37,6 @@ def run(command: Callable[[Stack], int | None]) -> int:
 
 
 def up(stack: Stack) -> None:
-    """Start the stack: Prefect, MLflow, the artifact folder, a worker."""
     start = time.monotonic()
     if stack.up():
         say(f"the stack is up after {time.monotonic() - start:.0f} s:", "bold")
@@ -48,14 +47,12 @@ def up(stack: Stack) -> None:
 
 
 def down(stack: Stack, *, quiet: bool = False) -> None:
-    """Stop what `up` started."""
     stopped = stack.down()
     if not quiet:
         say("the stack is stopped" if stopped else "nothing is running")
 
 
 def status(stack: Stack) -> int:
-    """Say what runs, and where to look."""
     found = stack.status()
     if all(health.state == "not started" for health in found):
         say("the stack isn't running: `make up` starts it")

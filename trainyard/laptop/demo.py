@@ -169,7 +169,6 @@ class _Run:
                 time.sleep(0.5)
 
     def show_report(self) -> None:
-        """Print what the run reports."""
         report = self._artifact(REPORT)
         if report is None:
             say(f"the run left no report; look at {self.url}")
@@ -181,7 +180,6 @@ class _Run:
             say(str(report.data))
 
     def explain(self) -> None:
-        """Print why the run didn't complete."""
         state = self._client.read_flow_run(self._id).state
         for line in self._last_errors():
             say(f"  │ {line}")

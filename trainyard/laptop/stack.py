@@ -42,7 +42,6 @@ class Running(BaseModel):
 
     @property
     def where(self) -> str:
-        """Where to look at it, or what it looks at."""
         return self.url or f"polls the pool {POOL}"
 
 
@@ -85,7 +84,6 @@ class Stack:
         self._http = httpx.Client(trust_env=False)  # not through a proxy of the user's
 
     def log(self, service: str) -> Path:
-        """Where a service writes its log."""
         return self.logs / f"{service}.log"
 
     def environment(self) -> dict[str, str]:
@@ -195,7 +193,6 @@ class Stack:
             return self._end_all()
 
     def status(self) -> list[Health]:
-        """Look at each service."""
         state = self._read()
         found = []
         for name in LABELS:

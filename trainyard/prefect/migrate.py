@@ -26,7 +26,6 @@ UPGRADES = {
 
 
 def create_databases(names: tuple[str, ...]) -> None:
-    """Make the databases that aren't there yet."""
     asyncio.run(_create_databases(names))
 
 
@@ -68,7 +67,6 @@ def keep_admin_password() -> None:
 
 
 def main() -> None:
-    """Make the databases, then their schemas."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("server", choices=sorted(DATABASES))
     server = parser.parse_args().server

@@ -43,7 +43,6 @@ def docker(
     check: bool = True,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a docker command to its end."""
     done = subprocess.run(  # noqa: S603
         [client(), *arguments],
         input=stdin,

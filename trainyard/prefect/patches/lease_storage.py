@@ -36,14 +36,12 @@ class ConcurrencyLeaseStorage(LeaseStorage):
         ttl: timedelta,
         metadata: ConcurrencyLimitLeaseMetadata | None = None,
     ) -> Lease:
-        """Keep a new lease."""
         lease = Lease(resource_ids, datetime.now(UTC) + ttl, metadata=metadata)
         async with _rows() as (session, row):
             session.add(row(key=f"{PREFIX}{lease.id}", value=LEASE.dump_python(lease, mode="json")))
         return lease
 
     async def read_lease(self, lease_id: UUID) -> Lease | None:
-        """A lease, if it is there."""
         async with _rows() as (session, row):
             found = await session.scalar(sa.select(row).where(row.key == f"{PREFIX}{lease_id}"))
             return LEASE.validate_python(found.value) if found else None
@@ -58,25 +56,21 @@ class ConcurrencyLeaseStorage(LeaseStorage):
             return bool(found)
 
     async def revoke_lease(self, lease_id: UUID) -> None:
-        """Forget a lease."""
         async with _rows() as (session, row):
             await session.execute(sa.delete(row).where(row.key == f"{PREFIX}{lease_id}"))
 
     async def read_active_lease_ids(self, limit: int = 100, offset: int = 0) -> list[UUID]:
-        """Leases that hold."""
         now = datetime.now(UTC)
         active = [lease.id for lease in await self._all() if lease.expiration > now]
         return active[offset : offset + limit]
 
     async def read_expired_lease_ids(self, limit: int = 100) -> list[UUID]:
-        """Leases that nobody has renewed in time."""
         now = datetime.now(UTC)
         return [lease.id for lease in await self._all() if lease.expiration < now][:limit]
 
     async def list_holders_for_limit(
         self, limit_id: UUID
     ) -> list[tuple[UUID, ConcurrencyLeaseHolder]]:
-        """Who holds slots of a limit."""
         now = datetime.now(UTC)
         return [
             (lease.id, lease.metadata.holder)
