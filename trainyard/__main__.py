@@ -165,9 +165,8 @@ def deploy(stack: LaptopOrStack = "", /) -> int | None:
     """Register a stack with Prefect, then `prefect deploy --all`."""
     if not stack:
         from trainyard.laptop import commands
-        from trainyard.laptop.deploy import register_and_deploy
 
-        return commands.run(register_and_deploy)
+        return commands.run(commands.register_and_deploy)
     from trainyard.aws import stack as operations
 
     operations.deploy(running_stack(stack))

@@ -10,9 +10,11 @@ from uuid import UUID, uuid4
 import httpx
 from rich.markup import escape
 
-from trainyard.laptop.stack import LABELS, Stack, cleaning_up
+from trainyard.laptop.services import LABELS
+from trainyard.laptop.stack import Stack, cleaning_up
 from trainyard.tools.console import console, done, fail, say
 from trainyard.tools.errors import StackError
+from trainyard.tools.waiting import wait_until
 
 DEPLOYMENT = "taxi-train/taxi-train"
 # The artifacts that the flow leaves for people: see flows/taxi/train.py
@@ -28,7 +30,7 @@ def demo(stack: Stack, parameters: dict[str, Any], *, keep: bool) -> int:
     Raises:
         StackError: the stack doesn't come up, or breaks on the way.
     """
-    from trainyard.laptop.deploy import deploy, register_and_deploy
+    from trainyard.laptop.commands import deploy, register_and_deploy
 
     start = time.monotonic()
     started = stack.up(meanwhile=lambda outputs: deploy(stack, outputs))
@@ -162,11 +164,12 @@ class _Run:
 
         with suppress(httpx.HTTPError), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
             self._client.set_flow_run_state(self._id, Cancelling(message="the demo was stopped"))
-            deadline = time.monotonic() + PATIENCE
-            while wait and time.monotonic() < deadline:
-                if self._client.read_flow_run(self._id).state.is_final():
-                    return
-                time.sleep(0.5)
+            if wait:
+                wait_until(
+                    lambda run: run.state.is_final(),
+                    lambda: self._client.read_flow_run(self._id),
+                    seconds=PATIENCE,
+                )
 
     def show_report(self) -> None:
         report = self._artifact(REPORT)
@@ -194,13 +197,12 @@ class _Run:
         wanted = LogFilter.model_validate(
             {"flow_run_id": {"any_": [self._id]}, "level": {"ge_": logging.ERROR}}
         )
-        deadline = time.monotonic() + PATIENCE  # a run sends its last lines after its last state
-        while True:
-            logs = self._client.read_logs(wanted, limit=10, sort=LogSort.TIMESTAMP_DESC)
-            if logs or time.monotonic() > deadline:
-                text = "\n".join(log.message for log in reversed(logs))
-                return text.splitlines()[-LOG_LINES:]
-            time.sleep(0.5)
+        logs = wait_until(
+            bool,  # a run sends its last lines after its last state
+            lambda: self._client.read_logs(wanted, limit=10, sort=LogSort.TIMESTAMP_DESC),
+            seconds=PATIENCE,
+        )
+        return "\n".join(log.message for log in reversed(logs)).splitlines()[-LOG_LINES:]
 
     def _show_stages(self, all_that_ended: bool) -> list[str]:
         """Print the stages that ended since the last look, in the order in which they began.

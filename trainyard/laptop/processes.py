@@ -8,12 +8,13 @@ whatever was written down.
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+from trainyard.tools.waiting import wait_until
 
 STACK = "TRAINYARD_STACK_DIR"
 SERVICE = "TRAINYARD_STACK_SERVICE"
@@ -36,9 +37,12 @@ def start(
             start_new_session=True,
         )
     # Until the system has made its environment, it would be taken for another's, and for dead.
-    deadline = time.monotonic() + 10
-    while process.poll() is None and not _has_mark(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(
+        bool,
+        lambda: process.poll() is not None or _has_mark(process.pid),
+        seconds=10,
+        every=0.01,
+    )
     process.returncode = 0  # it outlives us: Python shouldn't warn that it still runs
     return process.pid
 
