@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from trainyard.contract.outputs import WEBHOOK, StackOutputs
+from trainyard.contract.outputs import WEBHOOK, StackOutputs, deploy_environment
 from trainyard.laptop.services import LABELS
-from trainyard.laptop.stack import Stack
+from trainyard.laptop.stack import NO_IMAGE, Stack
 from trainyard.prefect.deploy import PROBLEMS
 from trainyard.tools.console import console, done, errors, fail, say, tail
 from trainyard.tools.errors import StackError
@@ -102,7 +102,7 @@ def register_and_deploy(stack: Stack) -> None:
 
 def deploy(stack: Stack, outputs: StackOutputs) -> None:
     """Write prefect.yaml's deployments to the stack's Prefect."""
-    environment = stack.environment() | stack.deploy_variables(outputs)
+    environment = stack.environment() | deploy_environment(outputs, NO_IMAGE)
     environment["PREFECT_API_URL"] = outputs.prefect_api_url
     environment["COLUMNS"] = "500"  # Prefect would break its lines where ours can't be found
     with console.status("deploying"):

@@ -3,12 +3,14 @@
 import logging
 import time
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 from rich.markup import escape
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from trainyard.laptop.services import LABELS
 from trainyard.laptop.stack import Stack, cleaning_up
@@ -128,34 +130,41 @@ class _Run:
         """
         from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-        answered = time.monotonic()
-        ended: float | None = None
+        ended = 0.0
+
+        def look() -> Any:
+            """The run's last state, once all that belongs to it is shown."""
+            nonlocal ended
+            self._stack.check_alive()
+            over = time.monotonic() - ended if ended else 0.0
+            late = over > PATIENCE
+            state = self._client.read_flow_run(self._id).state
+            progress = self._show_progress()
+            going = self._show_stages(all_that_ended=late)
+            now = ", ".join(going) or ("running" if state.is_running() else state.name)
+            status.update(escape(f"{now}: {progress}" if progress else now))
+            if not state.is_final():
+                return None
+            ended = ended or time.monotonic()
+            # the server hears of a task's start and end a moment after them
+            return state if late or (over > 2 and not going) else None
+
+        patient = Retrying(
+            retry=retry_if_exception_type(httpx.HTTPError),
+            stop=stop_after_delay(PATIENCE),
+            wait=wait_fixed(0.5),
+            reraise=True,
+        )
         with (
             # while the client tried again by itself, nobody would see that the server has died
             temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
             console.status("waiting for the worker") as status,
         ):
-            while True:
-                self._stack.check_alive()
-                over = time.monotonic() - ended if ended else 0.0
-                late = over > PATIENCE
-                try:
-                    state = self._client.read_flow_run(self._id).state
-                    progress = self._show_progress()
-                    going = self._show_stages(all_that_ended=late)
-                except httpx.HTTPError as error:
-                    if time.monotonic() - answered > PATIENCE:
-                        raise StackError(f"Prefect answers no more: {error!r}") from error
-                else:
-                    answered = time.monotonic()
-                    if state.is_final():
-                        ended = ended or time.monotonic()
-                        # the server hears of a task's start and end a moment after them
-                        if late or (over > 2 and not going):
-                            return bool(state.is_completed())
-                    now = ", ".join(going) or ("running" if state.is_running() else state.name)
-                    status.update(escape(f"{now}: {progress}" if progress else now))
-                time.sleep(0.5)
+            try:
+                state = wait_until(bool, lambda: patient(look), seconds=inf)
+            except httpx.HTTPError as error:
+                raise StackError(f"Prefect answers no more: {error!r}") from error
+        return bool(state.is_completed())
 
     def cancel(self, wait: bool) -> None:
         """Don't leave the run to go on unseen; `wait` until it has ended."""

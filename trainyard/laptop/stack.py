@@ -33,6 +33,7 @@ from trainyard.tools.errors import StackError
 from trainyard.tools.waiting import wait_until
 
 START_TIMEOUT = 180.0
+NO_IMAGE = "not-used-on-a-laptop"
 
 
 @dataclass
@@ -354,7 +355,7 @@ class Stack:
             "MLFLOW_TRACKING_URI": outputs.tracking_uri,
             "TRAINYARD_ARTIFACT_STORE": outputs.artifact_store,
         }
-        exports |= self.deploy_variables(outputs)
+        exports |= deploy_environment(outputs, NO_IMAGE)
         lines = [
             "# `. .trainyard/env` points prefect, mlflow and python at the running laptop stack.",
             "unset PREFECT_PROFILE PREFECT_API_KEY PREFECT_API_AUTH_STRING",
@@ -362,11 +363,6 @@ class Stack:
             f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"',
         ]
         self._write(self.env_file, "\n".join(lines) + "\n")
-
-    @staticmethod
-    def deploy_variables(outputs: StackOutputs) -> dict[str, str]:
-        """What prefect.yaml's templates use."""
-        return deploy_environment(outputs, image="not-used-on-a-laptop")
 
     @staticmethod
     def _write(path: Path, text: str) -> None:

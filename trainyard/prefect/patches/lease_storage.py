@@ -5,6 +5,9 @@ machine is then Cancelled, and one that runs ends at its next renewal. Of Prefec
 one is a disk, which a Fargate task doesn't keep, and one is Redis. A server that
 PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE tells of this module keeps each lease as a row of Prefect's
 own table of configurations.
+
+This module goes when Prefect has a storage of leases in its database, or the stack has Redis
+(as of 3.9.1: `prefect/server/concurrency/lease_storage` has memory and filesystem).
 """
 
 from collections.abc import AsyncIterator
