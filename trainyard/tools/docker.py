@@ -29,14 +29,6 @@ def client() -> str:
     raise DockerError(why)
 
 
-def docker_command() -> str | None:
-    """That client, or None."""
-    try:
-        return client()
-    except DockerError:
-        return None
-
-
 def docker(
     *arguments: str,
     stdin: str = "",

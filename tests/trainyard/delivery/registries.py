@@ -19,9 +19,9 @@ import boto3
 import httpx
 import pytest
 
-from tests.conftest import ROOT, emulated_aws, free_port
+from tests.conftest import ROOT, docker_answers, emulated_aws, free_port
 from trainyard.contract.naming import BUILD_CACHE, IMAGES
-from trainyard.tools.docker import docker, docker_command
+from trainyard.tools.docker import docker
 
 # What an entrypoint is loaded with in the real images, in the least that does it.
 PREFECT = "def load_flow_from_entrypoint(name, **_): exec(open(name.split(':')[0]).read())"
@@ -118,7 +118,7 @@ def emulated(folder: Path) -> Iterator[EmulatedRegistry]:
     """ECR in an emulator of its own."""
     if not shutil.which("skopeo"):
         pytest.skip("images are read by skopeo: apt install skopeo")
-    if not docker_command():
+    if not docker_answers():
         pytest.skip("images need more: no Docker engine answers")
     with emulated_aws(folder) as url:
         registry = EmulatedRegistry(url)
@@ -131,7 +131,7 @@ def locked(folder: Path) -> Iterator[str]:
     """A registry that opens to KEY only, as ECR does and the emulator's doesn't; gives its host."""
     if not shutil.which("docker-registry"):
         pytest.skip("no registry that wants a login: apt install docker-registry")
-    if not docker_command():
+    if not docker_answers():
         pytest.skip("images need more: no Docker engine answers")
     host = f"127.0.0.1:{free_port()}"
     (folder / "htpasswd").write_text(f"{USER}:{PASSWORD_HASH}\n")
