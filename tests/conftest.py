@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from trainyard.paths import REPO as ROOT
+from trainyard.tools.docker import DockerError, client
 
 # An example's time says how busy the machine is, and nothing of the code.
 hypothesis_settings.register_profile("any machine", deadline=None)
@@ -180,6 +181,13 @@ def tlc_data() -> Path:
             "TLC_DATA is not set: name a folder with green_tripdata_2023-01.parquet and -02"
         )
     return Path(folder)
+
+
+def docker_answers() -> bool:
+    try:
+        return bool(client())
+    except DockerError:
+        return False
 
 
 def free_port() -> int:

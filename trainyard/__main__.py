@@ -55,6 +55,14 @@ LaptopOrStack = Annotated[
         show_default=False,
     ),
 ]
+Database = Annotated[
+    str,
+    Parameter(
+        help="The revision that Prefect's database goes back to first, where the release has an "
+        "older Prefect: see docs/operations.md.",
+        show_default=False,
+    ),
+]
 
 
 def command(group: Group) -> Callable[..., Any]:
@@ -227,9 +235,8 @@ def deploy(stack: LaptopOrStack = "", /) -> int | None:
     """
     if not stack:
         from trainyard.laptop import commands
-        from trainyard.laptop.deploy import register_and_deploy
 
-        return commands.run(register_and_deploy)
+        return commands.run(commands.register_and_deploy)
     from trainyard.aws import stack as operations
 
     operations.deploy(running_stack(stack))
@@ -280,7 +287,7 @@ def publish(*, cpu: Cpu = "x86_64") -> None:
 
 
 @command(AWS)
-def release(stack: StackName, /) -> int:
+def release(stack: StackName, /, *, database: Database = "") -> int:
     """Bring what `publish` pushed to a stack: up, deployments, a smoke run.
 
     - **Changes**: the stack's images, resources and deployments. Where the same files run already,
@@ -290,11 +297,11 @@ def release(stack: StackName, /) -> int:
     """
     from trainyard.delivery.release import deliver
 
-    return deliver("release", stack, partial(open_stack, stack, released=True))
+    return deliver("release", stack, partial(open_stack, stack, released=True), database)
 
 
 @command(AWS)
-def rollback(stack: StackName, /) -> int:
+def rollback(stack: StackName, /, *, database: Database = "") -> int:
     """Bring the release to a stack that completed there before.
 
     - **Changes**: as `trainyard release`, with the older images and prefect.yaml.
@@ -303,7 +310,7 @@ def rollback(stack: StackName, /) -> int:
     """
     from trainyard.delivery.release import deliver
 
-    return deliver("rollback", stack, partial(running_stack, stack, released=True))
+    return deliver("rollback", stack, partial(running_stack, stack, released=True), database)
 
 
 @command(AWS)

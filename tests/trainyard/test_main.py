@@ -169,10 +169,10 @@ def test_a_rehearsal_is_begun_by_up_found_by_others_and_ended_by_down(
     ]
     chosen.clear()
     monkeypatch.setattr("trainyard.delivery.release.wanted_release", lambda: None)
-    monkeypatch.setattr("trainyard.delivery.release.release", lambda *_: None)
+    monkeypatch.setattr("trainyard.delivery.release.release", lambda *_, **__: None)
     assert main(["release", "rehearsal"]) == 0
     assert chosen == ["begun for a release"]
     chosen.clear()
-    monkeypatch.setattr("trainyard.delivery.release.rollback", lambda *_: None)
+    monkeypatch.setattr("trainyard.delivery.release.rollback", lambda *_, **__: None)
     assert main(["rollback", "rehearsal"]) == 0
     assert chosen == ["found for a release"]

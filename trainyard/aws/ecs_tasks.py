@@ -8,6 +8,7 @@ from typing import Any
 from trainyard.contract.naming import Names
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
+from trainyard.tools.waiting import wait_until
 
 TASK_MINUTES = 15
 
@@ -58,13 +59,15 @@ class EcsTasks:
         """Run a one-off task to its end; say its log meanwhile, and fail where it did."""
         arn = self.start_task(name, command)
         log = self._log(name, arn)
-        for _ in range(TASK_MINUTES * 20):
+
+        def look() -> dict[str, Any]:
             task = self.describe(arn)
-            if task["lastStatus"] == "STOPPED":
-                break
-            self._tell(log)
-            self.clock(3)
-        else:
+            if not stopped(task):
+                self._tell(log)
+            return task
+
+        task = wait_until(stopped, look, seconds=TASK_MINUTES * 60, every=3, sleep=self.clock)
+        if not stopped(task):
             raise StackError(f"{name} still runs after {TASK_MINUTES} minutes: {arn}")
         self.clock(3)  # its last lines come some seconds after its end
         while self._tell(log):
@@ -119,6 +122,10 @@ class EcsTasks:
 
     def write_parameter(self, name: str, value: str) -> None:
         self.session.client("ssm").put_parameter(Name=name, Value=value, Overwrite=True)
+
+
+def stopped(task: dict[str, Any]) -> bool:
+    return bool(task["lastStatus"] == "STOPPED")
 
 
 def aws(outputs: dict[str, Any]) -> EcsTasks:

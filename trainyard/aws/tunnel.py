@@ -5,11 +5,12 @@ import signal
 import subprocess
 from typing import Any
 
-from trainyard.aws.ecs_tasks import EcsTasks, aws, region_of
+from trainyard.aws.ecs_tasks import EcsTasks, aws, region_of, stopped
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.aws.stack import made
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
+from trainyard.tools.waiting import wait_until
 
 
 def tunnels(outputs: dict[str, Any]) -> list[tuple[str, str, int]]:
@@ -64,14 +65,21 @@ def ui(pulumi: Pulumi) -> None:
 
 def _target(cloud: EcsTasks, arn: str) -> str:
     """Systems Manager's name for the tunnel's container, once its agent answers."""
-    for _ in range(60):
-        task = cloud.describe(arn)
-        container = task["containers"][0]
-        agents = container.get("managedAgents", [])
-        if any(agent["lastStatus"] == "RUNNING" for agent in agents):
-            cluster = cloud.tasks["cluster"].rsplit("/", 1)[1]
-            return f"ecs:{cluster}_{arn.rsplit('/', 1)[1]}_{container['runtimeId']}"
-        if task["lastStatus"] == "STOPPED":
-            raise StackError(f"the tunnel stopped: {task.get('stoppedReason')}")
-        cloud.clock(3)
-    raise StackError("the tunnel's agent doesn't answer after three minutes")
+
+    def answers(task: dict[str, Any]) -> bool:
+        agents = task["containers"][0].get("managedAgents", [])
+        return any(agent["lastStatus"] == "RUNNING" for agent in agents)
+
+    task = wait_until(
+        lambda task: answers(task) or stopped(task),
+        lambda: cloud.describe(arn),
+        seconds=180,
+        every=3,
+        sleep=cloud.clock,
+    )
+    if stopped(task):
+        raise StackError(f"the tunnel stopped: {task.get('stoppedReason')}")
+    if not answers(task):
+        raise StackError("the tunnel's agent doesn't answer after three minutes")
+    cluster = cloud.tasks["cluster"].rsplit("/", 1)[1]
+    return f"ecs:{cluster}_{arn.rsplit('/', 1)[1]}_{task['containers'][0]['runtimeId']}"

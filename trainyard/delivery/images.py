@@ -59,7 +59,6 @@ class Commit:
 
     @property
     def tag(self) -> str:
-        """A short name of it."""
         commit, *dirty = self.revision.split("-")
         return "-".join([commit[:12], *dirty])
 
@@ -139,7 +138,6 @@ def source_tree() -> str:
 
 
 def hash_of(*texts: str) -> str:
-    """A hash of these texts."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
@@ -152,7 +150,6 @@ def source_url(remote: str) -> str:
 
 
 def build(cpu: str = "x86_64") -> dict[str, str]:
-    """Build all three; gives each one's id."""
     return {name: image.id for name, image in build_all(cpu).items() if name in IMAGES}
 
 
@@ -166,7 +163,6 @@ class Built:
 
 
 def build_all(cpu: str) -> dict[str, Built]:
-    """Build all TARGETS."""
     commit = current_commit()
     return {target: build_one(target, commit, cpu) for target in TARGETS}
 
@@ -228,7 +224,6 @@ def size(image: str) -> int:
 
 
 def entrypoints() -> list[str]:
-    """Of every deployment in prefect.yaml."""
     deployments = yaml.safe_load((REPO / "prefect.yaml").read_text())["deployments"]
     return sorted({str(deployment["entrypoint"]) for deployment in deployments})
 

@@ -41,7 +41,7 @@ def repositories() -> dict[str, str]:
     except (StackError, KeyError) as error:
         raise PublishError(
             f"{error}\nThe registry is an output of the stack `account`, which `make bootstrap` "
-            "makes. TRAINYARD_REGISTRY=host:port/prefix names another one"
+            "makes. TRAINYARD_REGISTRY=host:port/prefix names an emulated one"
         ) from error
     return found
 
@@ -60,7 +60,6 @@ class Publisher:
     """Variables with which the Docker client may use the registry."""
 
     def publish(self) -> Release:
-        """Bring to the registry what it lacks, and try it."""
         tags = {image: images.content_tag(image, self.cpu) for image in IMAGES}
         # All are asked for first: what can't be pushed needn't be built.
         found = {image: self._digest(image, tag) for image, tag in tags.items()}
@@ -149,7 +148,6 @@ class Publisher:
 
 
 def publish(repositories: Mapping[str, str], cpu: str) -> Release:
-    """Publish the clone's commit."""
     commit = images.current_commit()
     if changed := images.uncommitted():
         raise PublishError(

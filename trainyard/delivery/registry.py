@@ -1,9 +1,5 @@
-"""Image registries by their HTTP interface: what a tag names, and another tag for it.
+"""The account's image registry, ECR: what a tag names, another tag for it, a login for Docker."""
 
-ECR opens to AWS credentials; another registry has to be open as it is, like one on loopback.
-"""
-
-import hashlib
 import json
 import os
 import re
@@ -12,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import httpx
+from typing import Any
 
 from trainyard.tools.errors import StackError
 
-ECR = re.compile(r"\d{12}\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?")
+ECR = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?")
 # An index is what a builder makes that attests its images.
 MANIFESTS = (
     "application/vnd.oci.image.index.v1+json",
@@ -25,7 +20,6 @@ MANIFESTS = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-REGISTRY_SECONDS = 30
 
 
 class RegistryError(StackError):
@@ -34,111 +28,106 @@ class RegistryError(StackError):
 
 @dataclass(frozen=True)
 class Registry:
-    """A registry, and the key to it."""
+    """A registry, by ECR's API."""
 
     host: str
-    auth: str = field(default="", repr=False)
-    """As HTTP and Docker have it: user:password in base64."""
+    ecr: Any
+    account: dict[str, str] = field(default_factory=dict)
+    """Whose registry it is, as ECR's calls take it; without it, that of the credentials."""
 
     def digest(self, repository: str, tag: str) -> str | None:
         """The digest of the image that a tag names, if there is one."""
-        answer = self._ask("GET", repository, tag)
-        return _digest(answer.content) if answer else None
+        found = self._image(repository, imageTag=tag)
+        return str(found["imageId"]["imageDigest"]) if found else None
 
     def add_tag(self, repository: str, digest: str, tag: str) -> None:
-        """Give an image another tag."""
-        found = self._ask("GET", repository, digest)
-        if not found:
+        """Give an image another tag; nothing happens where another publish was faster."""
+        image = self._image(repository, imageDigest=digest)
+        if not image:
             raise RegistryError(f"{repository}@{digest} has gone from the registry")
-        # Where another publish was faster, it is there: ECR refuses what it has.
-        if self.digest(repository, tag) != digest:
-            media_type = found.headers["Content-Type"]
-            self._ask("PUT", repository, tag, content=found.content, media_type=media_type)
+        exceptions = self.ecr.exceptions
+        with explained(self.host):
+            try:
+                self.ecr.put_image(
+                    repositoryName=self._name(repository),
+                    imageManifest=image["imageManifest"],
+                    imageManifestMediaType=image["imageManifestMediaType"],
+                    imageTag=tag,
+                    **self.account,
+                )
+            except (
+                exceptions.ImageAlreadyExistsException,
+                exceptions.ImageTagAlreadyExistsException,
+            ):
+                return
 
-    def _ask(
-        self,
-        method: str,
-        repository: str,
-        reference: str,
-        content: bytes = b"",
-        media_type: str = "",
-    ) -> httpx.Response | None:
-        scheme = "http" if _loopback(self.host) else "https"
-        name = repository.removeprefix(f"{self.host}/")
-        url = f"{scheme}://{self.host}/v2/{name}/manifests/{reference}"
-        headers = {"Content-Type": media_type} if content else {"Accept": ", ".join(MANIFESTS)}
-        if self.auth:
-            headers["Authorization"] = f"Basic {self.auth}"
-        try:
-            answer = httpx.request(
-                method, url, headers=headers, content=content, timeout=REGISTRY_SECONDS
+    def _image(self, repository: str, **wanted: str) -> dict[str, Any] | None:
+        with explained(self.host):
+            found = self.ecr.batch_get_image(
+                repositoryName=self._name(repository),
+                imageIds=[wanted],
+                acceptedMediaTypes=list(MANIFESTS),
+                **self.account,
             )
-        except httpx.HTTPError as error:
-            raise RegistryError(
-                f"the registry {self.host} doesn't answer ({error}): look at its address, and "
-                "whether this machine reaches it"
-            ) from error
-        if answer.status_code == httpx.codes.NOT_FOUND and method == "GET":
-            return None
-        if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            why = (
-                "the AWS credentials of this shell don't give that right"
-                if self.auth
-                else "it wants a login, and Trainyard can log in to ECR only"
-            )
-            raise RegistryError(f"the registry refuses {method} {repository}: {why}")
-        if answer.is_error:
-            raise RegistryError(f"{self.host} answers {answer.status_code}: {answer.text[:500]}")
-        return answer
+        return next(iter(found["images"]), None)
+
+    def _name(self, repository: str) -> str:
+        return repository.removeprefix(f"{self.host}/")
 
     @contextmanager
     def signed_in(self) -> Iterator[dict[str, str]]:
-        """Variables with which the Docker client may use the registry.
-
-        The login is in a folder of its own, which goes at the end: nothing is left in the user's
-        configuration or keychain, whose other settings and logins count as ever.
-        """
-        if not self.auth:
+        """Variables with which the Docker client may use the registry."""
+        if not self.account:  # the emulator's: it is open
             yield {}
             return
-        users = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
-        with tempfile.TemporaryDirectory(prefix="trainyard-docker-") as name:
-            folder = Path(name)
-            # Plug-ins, contexts and builders are found beside the file.
-            for entry in users.iterdir() if users.is_dir() else ():
-                if entry.name != "config.json":
-                    (folder / entry.name).symlink_to(entry.resolve())
-            file = users / "config.json"
-            config = json.loads(file.read_text()) if file.exists() else {}
-            config["auths"] = {**config.get("auths", {}), self.host: {"auth": self.auth}}
-            # No helper for this host: the file is asked, not a keychain.
-            config["credHelpers"] = {**config.get("credHelpers", {}), self.host: ""}
-            (folder / "config.json").write_text(json.dumps(config))
-            yield {"DOCKER_CONFIG": name}
+        with explained(self.host):
+            given = self.ecr.get_authorization_token()["authorizationData"][0]
+        with docker_login(self.host, given["authorizationToken"]) as login:
+            yield login
+
+
+@contextmanager
+def docker_login(host: str, auth: str) -> Iterator[dict[str, str]]:
+    """Variables with which the Docker client has a login, user:password in base64.
+
+    The login is in a folder of its own, which goes at the end: nothing is left in the user's
+    configuration or keychain, whose other settings and logins count as ever.
+    """
+    users = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
+    with tempfile.TemporaryDirectory(prefix="trainyard-docker-") as name:
+        folder = Path(name)
+        # Plug-ins, contexts and builders are found beside the file.
+        for entry in users.iterdir() if users.is_dir() else ():
+            if entry.name != "config.json":
+                (folder / entry.name).symlink_to(entry.resolve())
+        file = users / "config.json"
+        config = json.loads(file.read_text()) if file.exists() else {}
+        config["auths"] = {**config.get("auths", {}), host: {"auth": auth}}
+        # No helper for this host: the file is asked, not a keychain.
+        config["credHelpers"] = {**config.get("credHelpers", {}), host: ""}
+        (folder / "config.json").write_text(json.dumps(config))
+        yield {"DOCKER_CONFIG": name}
 
 
 def open_registry(host: str) -> Registry:
-    """The registry of that host, with the key that AWS gives where it is ECR."""
-    if not (ecr := ECR.fullmatch(host)):
-        return Registry(host)
+    """ECR of the host's account and region; where the host isn't ECR's, of the shell's."""
     import boto3
+
+    found = ECR.fullmatch(host)
+    with explained(host):
+        client = boto3.client("ecr", region_name=found[2] if found else None)
+    return Registry(host, client, {"registryId": found[1]} if found else {})
+
+
+@contextmanager
+def explained(host: str) -> Iterator[None]:
+    """Say of AWS's refusal which registry it is about, and what may help."""
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
     try:
-        client = boto3.Session().client("ecr", region_name=ecr["region"])
-        given = client.get_authorization_token()["authorizationData"][0]
+        yield
     except (BotoCoreError, ClientError) as error:
         raise RegistryError(
-            f"AWS gives no login for {host}: {error}\nThis shell needs credentials of the account "
-            "that may use its registry: `aws sso login`, or AWS_PROFILE"
+            f"the registry {host} can't be used: {error}\nIt takes credentials of its account that "
+            "may push images (`aws sso login`, or AWS_PROFILE), and a way to AWS from here"
         ) from error
-    return Registry(host, given["authorizationToken"])
-
-
-def _loopback(host: str) -> bool:
-    """What Docker too reaches without TLS."""
-    return host.split(":")[0] == "localhost" or host.startswith("127.")
-
-
-def _digest(manifest: bytes) -> str:
-    return f"sha256:{hashlib.sha256(manifest).hexdigest()}"

@@ -7,6 +7,7 @@ the smoke deployment; what completed that is recorded, and can be gone back to.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from packaging.version import Version
 from pydantic import TypeAdapter, ValidationError
 
 from trainyard.aws.ecs_tasks import EcsTasks, aws
@@ -32,6 +34,7 @@ KEPT = 5
 MAX_BYTES = 4096
 # What opens Prefect Cloud; a stack's own server is opened by another.
 API_KEY = "PREFECT_API_KEY"
+DOWNGRADE = ("prefect", "server", "database", "downgrade")
 HISTORY = TypeAdapter(tuple[Release, ...])
 
 
@@ -48,7 +51,6 @@ class Steps:
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:
-        """A step."""
         say(what)
         started, done = time.monotonic(), False
         try:
@@ -72,11 +74,9 @@ class Steps:
 
     @property
     def heading(self) -> str:
-        """What was done, and whether it was."""
         return f"{self.title}{' failed' if self.error else ''}"
 
     def markdown(self) -> str:
-        """The table for people at GitHub."""
         lines = [f"### {self.heading}", ""]
         if self.rows:
             lines += ["| | step | seconds |", "|---|---|---:|"]
@@ -135,7 +135,9 @@ def read_history(cloud: EcsTasks, names: Names) -> History:
 
 
 # --- commands -------------------------------------------------------------------------------------
-def release(pulumi: Pulumi, wanted: Release, steps: Steps, connect: Connect = aws) -> None:
+def release(
+    pulumi: Pulumi, wanted: Release, steps: Steps, connect: Connect = aws, database: str = ""
+) -> None:
     """Bring a release to a stack; nothing happens where it is there already."""
     outputs = look(pulumi, steps, make=True)
     history = read_history(connect(outputs), Names(pulumi.stack))
@@ -145,10 +147,10 @@ def release(pulumi: Pulumi, wanted: Release, steps: Steps, connect: Connect = aw
             " which is made of the same files"
         )
         return
-    bring(pulumi, outputs, wanted, history, steps, connect)
+    bring(pulumi, outputs, wanted, history, steps, connect, database)
 
 
-def rollback(pulumi: Pulumi, steps: Steps, connect: Connect = aws) -> None:
+def rollback(pulumi: Pulumi, steps: Steps, connect: Connect = aws, database: str = "") -> None:
     """Bring the release to a stack that completed there before."""
     outputs = look(pulumi, steps)
     history = read_history(connect(outputs), Names(pulumi.stack))
@@ -158,7 +160,7 @@ def rollback(pulumi: Pulumi, steps: Steps, connect: Connect = aws) -> None:
         raise StackError(
             f"there is nothing to go back to: {pulumi.stack} completed no release{runs}"
         )
-    bring(pulumi, outputs, wanted, history, steps, connect)
+    bring(pulumi, outputs, wanted, history, steps, connect, database)
 
 
 def smoke(pulumi: Pulumi, steps: Steps, connect: Connect = aws) -> None:
@@ -201,12 +203,24 @@ def bring(
     history: History,
     steps: Steps,
     connect: Connect,
+    database: str,
 ) -> None:
-    """The steps of every release: each can be repeated, and the last one makes it count."""
+    """The steps of every release: each can be repeated, and the last one makes it count.
+
+    Args:
+        database: the revision that Prefect's database goes back to first, if it has to.
+    """
     names = Names(pulumi.stack)
     steps.title = f"{pulumi.stack}: {replacing(wanted, history.told)}"
     say(steps.title)
+    if outputs["servers"]["prefect"] and history.told and not database:
+        refuse_older_prefect(wanted, history.told.release)
     with code_of(wanted, outputs) as code:
+        if database:  # by the newer Prefect, which is still there: it knows both revisions
+            with steps("downgrading Prefect's database"):
+                connect(outputs).run_task(
+                    "migrate-prefect", [*DOWNGRADE, "--yes", "--revision", database]
+                )
         # From here on the stack may be left half-way.
         steps.next = f"make {'rollback' if history.completed else 'release'} STACK={pulumi.stack}"
         note(connect(outputs), names, wanted, completed=False)
@@ -227,7 +241,6 @@ def bring(
 
 
 def note(cloud: EcsTasks, names: Names, wanted: Release, *, completed: bool) -> None:
-    """Note in the stack what it shall run: the program reads it at every `up`."""
     told = ReleaseRecord(release=wanted, completed=completed)
     cloud.write_parameter(names.parameter(RELEASE), told.model_dump_json())
 
@@ -241,15 +254,46 @@ def code_of(wanted: Release, outputs: dict[str, Any]) -> Iterator[Path]:
     if outputs["trainyard"]["work_pool"]["api_secret_variable"] != API_KEY:
         yield REPO
         return
-    try:
+    with fetched(wanted):
         git("cat-file", "-e", f"{wanted.commit}^{{commit}}")
-    except GitError as error:
-        raise StackError(
-            f"{error}\nThis clone has to have the commit {wanted.commit}, whose prefect.yaml is to "
-            f"be deployed: `git fetch origin {wanted.commit}`, and again"
-        ) from error
     with files_of(wanted.commit) as folder:
         yield folder
+
+
+@contextmanager
+def fetched(release: Release) -> Iterator[None]:
+    """Say what to do where this clone lacks a release's commit."""
+    try:
+        yield
+    except GitError as error:
+        raise StackError(
+            f"{error}\nThis clone has to have the commit {release.commit}, for what the release is "
+            f"made of: `git fetch origin {release.commit}`, and again"
+        ) from error
+
+
+def refuse_older_prefect(wanted: Release, running: Release) -> None:
+    """An older Prefect can't migrate, nor serve, a database that a newer one has migrated.
+
+    Raises:
+        StackError: the release that is wanted has an older Prefect than the one that runs.
+    """
+    if wanted.commit == running.commit:
+        return
+    there, here = prefect_of(wanted), prefect_of(running)
+    if there < here:
+        raise StackError(
+            f"{short(wanted)} has Prefect {there}, and the stack's database was migrated by Prefect"
+            f" {here}: nothing was changed. The database has to go back first: see docs/"
+            "operations.md, “Going back over a Prefect version”"
+        )
+
+
+def prefect_of(release: Release) -> Version:
+    with fetched(release):
+        lock = git("show", f"{release.commit}:requirements/flow.txt")
+    (pinned,) = re.findall(r"^prefect==([\w.]+)", lock, re.MULTILINE)
+    return Version(pinned)
 
 
 def replacing(wanted: Release, told: ReleaseRecord | None) -> str:
@@ -265,7 +309,6 @@ def replacing(wanted: Release, told: ReleaseRecord | None) -> str:
 
 
 def short(release: Release) -> str:
-    """A release as people say it."""
     return release.commit[:12]
 
 
@@ -288,13 +331,16 @@ def wanted_release() -> Release:
 Command = Literal["release", "rollback", "smoke"]
 
 
-def deliver(command: Command, stack: str, open_stack: Callable[[], Pulumi]) -> int:
+def deliver(
+    command: Command, stack: str, open_stack: Callable[[], Pulumi], database: str = ""
+) -> int:
     """Run one command for one stack, show its steps, and give the exit code.
 
     Args:
         command: which one.
         stack: an environment, such as dev.
         open_stack: gives its `pulumi`.
+        database: the revision that Prefect's database goes back to first, if it has to.
     """
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
@@ -302,9 +348,9 @@ def deliver(command: Command, stack: str, open_stack: Callable[[], Pulumi]) -> i
     try:
         if command == "release":
             wanted = wanted_release()
-            release(open_stack(), wanted, steps)
+            release(open_stack(), wanted, steps, database=database)
         elif command == "rollback":
-            rollback(open_stack(), steps)
+            rollback(open_stack(), steps, database=database)
         else:
             smoke(open_stack(), steps)
     except (StackError, BotoCoreError, ClientError) as error:

@@ -1,15 +1,23 @@
 """The laptop's commands: `make demo|up|down|status|deploy`, without STACK=."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType
 
-from trainyard.contract.outputs import WEBHOOK
-from trainyard.laptop.stack import LABELS, Stack
-from trainyard.tools.console import console, errors, fail, say, tail
+from trainyard.contract.outputs import WEBHOOK, StackOutputs, deploy_environment
+from trainyard.laptop.services import LABELS
+from trainyard.laptop.stack import NO_IMAGE, Stack
+from trainyard.prefect.deploy import PROBLEMS
+from trainyard.tools.console import console, done, errors, fail, say, tail
 from trainyard.tools.errors import StackError
+
+_DEPLOYED = re.compile(r"Deployment '([^']+)' successfully created")
+_REMOVED = re.compile(r"Deployment '([^']+)' removed")
 
 
 def run(command: Callable[[Stack], int | None]) -> int:
@@ -37,7 +45,6 @@ def run(command: Callable[[Stack], int | None]) -> int:
 
 
 def up(stack: Stack) -> None:
-    """Start the stack: Prefect, MLflow, the artifact folder, a worker."""
     start = time.monotonic()
     if stack.up():
         say(f"the stack is up after {time.monotonic() - start:.0f} s:", "bold")
@@ -48,14 +55,12 @@ def up(stack: Stack) -> None:
 
 
 def down(stack: Stack, *, quiet: bool = False) -> None:
-    """Stop what `up` started."""
     stopped = stack.down()
     if not quiet:
         say("the stack is stopped" if stopped else "nothing is running")
 
 
 def status(stack: Stack) -> int:
-    """Say what runs, and where to look."""
     found = stack.status()
     if all(health.state == "not started" for health in found):
         say("the stack isn't running: `make up` starts it")
@@ -84,6 +89,41 @@ def status(stack: Stack) -> int:
         return 1
     stack.show_folders()
     return 0
+
+
+def register_and_deploy(stack: Stack) -> None:
+    """What `make deploy` does to a stack that is up."""
+    outputs = stack.outputs()
+    with console.status("telling Prefect about the stack"):
+        changed = stack.register(outputs)
+    done(f"{'register':<9} {changed}")
+    deploy(stack, outputs)
+
+
+def deploy(stack: Stack, outputs: StackOutputs) -> None:
+    """Write prefect.yaml's deployments to the stack's Prefect."""
+    environment = stack.environment() | deploy_environment(outputs, NO_IMAGE)
+    environment["PREFECT_API_URL"] = outputs.prefect_api_url
+    environment["COLUMNS"] = "500"  # Prefect would break its lines where ours can't be found
+    with console.status("deploying"):
+        result = subprocess.run(
+            [sys.executable, "-m", "trainyard.prefect.deploy"],
+            env=environment,
+            cwd=stack.code,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    output = (result.stdout + result.stderr).strip()
+    if result.returncode == PROBLEMS:
+        raise StackError(f"nothing was deployed:\n{output}")
+    deployed = list(dict.fromkeys(_DEPLOYED.findall(output)))
+    if result.returncode or not deployed:
+        raise StackError(f"`prefect deploy --all` failed:\n{output}")
+    done(f"{'deployed':<9} {', '.join(deployed)}")
+    for name in _REMOVED.findall(output):
+        done(f"{'removed':<9} {name}: prefect.yaml has it no longer")
 
 
 class _Stopped(BaseException):

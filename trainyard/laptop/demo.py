@@ -3,16 +3,20 @@
 import logging
 import time
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 from rich.markup import escape
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from trainyard.laptop.stack import LABELS, Stack, cleaning_up
+from trainyard.laptop.services import LABELS
+from trainyard.laptop.stack import Stack, cleaning_up
 from trainyard.tools.console import console, done, fail, say
 from trainyard.tools.errors import StackError
+from trainyard.tools.waiting import wait_until
 
 DEPLOYMENT = "taxi-train/taxi-train"
 # The artifacts that the flow leaves for people: see flows/taxi/train.py
@@ -28,7 +32,7 @@ def demo(stack: Stack, parameters: dict[str, Any], *, keep: bool) -> int:
     Raises:
         StackError: the stack doesn't come up, or breaks on the way.
     """
-    from trainyard.laptop.deploy import deploy, register_and_deploy
+    from trainyard.laptop.commands import deploy, register_and_deploy
 
     start = time.monotonic()
     started = stack.up(meanwhile=lambda outputs: deploy(stack, outputs))
@@ -126,34 +130,41 @@ class _Run:
         """
         from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-        answered = time.monotonic()
-        ended: float | None = None
+        ended = 0.0
+
+        def look() -> Any:
+            """The run's last state, once all that belongs to it is shown."""
+            nonlocal ended
+            self._stack.check_alive()
+            over = time.monotonic() - ended if ended else 0.0
+            late = over > PATIENCE
+            state = self._client.read_flow_run(self._id).state
+            progress = self._show_progress()
+            going = self._show_stages(all_that_ended=late)
+            now = ", ".join(going) or ("running" if state.is_running() else state.name)
+            status.update(escape(f"{now}: {progress}" if progress else now))
+            if not state.is_final():
+                return None
+            ended = ended or time.monotonic()
+            # the server hears of a task's start and end a moment after them
+            return state if late or (over > 2 and not going) else None
+
+        patient = Retrying(
+            retry=retry_if_exception_type(httpx.HTTPError),
+            stop=stop_after_delay(PATIENCE),
+            wait=wait_fixed(0.5),
+            reraise=True,
+        )
         with (
             # while the client tried again by itself, nobody would see that the server has died
             temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
             console.status("waiting for the worker") as status,
         ):
-            while True:
-                self._stack.check_alive()
-                over = time.monotonic() - ended if ended else 0.0
-                late = over > PATIENCE
-                try:
-                    state = self._client.read_flow_run(self._id).state
-                    progress = self._show_progress()
-                    going = self._show_stages(all_that_ended=late)
-                except httpx.HTTPError as error:
-                    if time.monotonic() - answered > PATIENCE:
-                        raise StackError(f"Prefect answers no more: {error!r}") from error
-                else:
-                    answered = time.monotonic()
-                    if state.is_final():
-                        ended = ended or time.monotonic()
-                        # the server hears of a task's start and end a moment after them
-                        if late or (over > 2 and not going):
-                            return bool(state.is_completed())
-                    now = ", ".join(going) or ("running" if state.is_running() else state.name)
-                    status.update(escape(f"{now}: {progress}" if progress else now))
-                time.sleep(0.5)
+            try:
+                state = wait_until(bool, lambda: patient(look), seconds=inf)
+            except httpx.HTTPError as error:
+                raise StackError(f"Prefect answers no more: {error!r}") from error
+        return bool(state.is_completed())
 
     def cancel(self, wait: bool) -> None:
         """Don't leave the run to go on unseen; `wait` until it has ended."""
@@ -162,14 +173,14 @@ class _Run:
 
         with suppress(httpx.HTTPError), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
             self._client.set_flow_run_state(self._id, Cancelling(message="the demo was stopped"))
-            deadline = time.monotonic() + PATIENCE
-            while wait and time.monotonic() < deadline:
-                if self._client.read_flow_run(self._id).state.is_final():
-                    return
-                time.sleep(0.5)
+            if wait:
+                wait_until(
+                    lambda run: run.state.is_final(),
+                    lambda: self._client.read_flow_run(self._id),
+                    seconds=PATIENCE,
+                )
 
     def show_report(self) -> None:
-        """Print what the run reports."""
         report = self._artifact(REPORT)
         if report is None:
             say(f"the run left no report; look at {self.url}")
@@ -181,7 +192,6 @@ class _Run:
             say(str(report.data))
 
     def explain(self) -> None:
-        """Print why the run didn't complete."""
         state = self._client.read_flow_run(self._id).state
         for line in self._last_errors():
             say(f"  │ {line}")
@@ -196,13 +206,12 @@ class _Run:
         wanted = LogFilter.model_validate(
             {"flow_run_id": {"any_": [self._id]}, "level": {"ge_": logging.ERROR}}
         )
-        deadline = time.monotonic() + PATIENCE  # a run sends its last lines after its last state
-        while True:
-            logs = self._client.read_logs(wanted, limit=10, sort=LogSort.TIMESTAMP_DESC)
-            if logs or time.monotonic() > deadline:
-                text = "\n".join(log.message for log in reversed(logs))
-                return text.splitlines()[-LOG_LINES:]
-            time.sleep(0.5)
+        logs = wait_until(
+            bool,  # a run sends its last lines after its last state
+            lambda: self._client.read_logs(wanted, limit=10, sort=LogSort.TIMESTAMP_DESC),
+            seconds=PATIENCE,
+        )
+        return "\n".join(log.message for log in reversed(logs)).splitlines()[-LOG_LINES:]
 
     def _show_stages(self, all_that_ended: bool) -> list[str]:
         """Print the stages that ended since the last look, in the order in which they began.

@@ -8,12 +8,13 @@ whatever was written down.
 import os
 import socket
 import subprocess
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+from trainyard.tools.waiting import wait_until
 
 STACK = "TRAINYARD_STACK_DIR"
 SERVICE = "TRAINYARD_STACK_SERVICE"
@@ -36,9 +37,12 @@ def start(
             start_new_session=True,
         )
     # Until the system has made its environment, it would be taken for another's, and for dead.
-    deadline = time.monotonic() + 10
-    while process.poll() is None and not _has_mark(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(
+        bool,
+        lambda: process.poll() is not None or _has_mark(process.pid),
+        seconds=10,
+        every=0.01,
+    )
     process.returncode = 0  # it outlives us: Python shouldn't warn that it still runs
     return process.pid
 
@@ -54,7 +58,12 @@ def alive(home: Path, service: str, pid: int) -> bool:
 
 def of_stack(home: Path, service: str | None = None) -> list[psutil.Process]:
     """Every process of the stack, or of one service: itself and all that it started."""
-    return list(_of_stack(home, service))
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and _is_of(process, home, service):
+                found.append(process)
+    return found
 
 
 def memory(processes: Sequence[psutil.Process]) -> int:
@@ -80,14 +89,10 @@ def end(processes: Sequence[psutil.Process], patience: float = 10) -> None:
 
 def choose_port(usual: int) -> int:
     """Return the usual port, or a free one when somebody else has it."""
-    return usual if _is_free(usual) else _free_port()
-
-
-def _of_stack(home: Path, service: str | None) -> Iterator[psutil.Process]:
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.pid != os.getpid() and _is_of(process, home, service):
-                yield process
+    if _is_free(usual):
+        return usual
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def _has_mark(pid: int) -> bool:
@@ -108,18 +113,7 @@ def _is_free(port: int) -> bool:
         probe.settimeout(1)
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             return False
-    with socket.socket() as probe:
-        # as the servers do: a port that was just given up is free
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    # as the servers do, which take a port that was just given up
+    with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False

@@ -1,11 +1,11 @@
 """The stack itself: what it consists of, and how it comes up and goes down as one."""
 
 import fcntl
+import operator
 import os
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,43 +13,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from trainyard.contract.outputs import ProcessWorkPool, StackOutputs, deploy_environment
 from trainyard.laptop import processes
+from trainyard.laptop.services import (
+    LABELS,
+    POOL,
+    USUAL_PORTS,
+    WORKER,
+    Running,
+    State,
+    command_of,
+    give_up_lost_runs,
+)
 from trainyard.paths import REPO
 from trainyard.tools.console import console, done, say, tail
 from trainyard.tools.errors import StackError
+from trainyard.tools.waiting import wait_until
 
-POOL = "trainyard"
-WORKER = "laptop"
-LABELS = {"prefect": "Prefect", "mlflow": "MLflow", "worker": "worker"}
-USUAL_PORTS = {"prefect": 4200, "mlflow": 5000}
 START_TIMEOUT = 180.0
-
-
-class Running(BaseModel):
-    """A service that was started, and may have died since."""
-
-    pid: int
-    started: datetime
-    port: int | None = None
-
-    @property
-    def url(self) -> str | None:
-        """Where it listens, if it does."""
-        return f"http://127.0.0.1:{self.port}" if self.port else None
-
-    @property
-    def where(self) -> str:
-        """Where to look at it, or what it looks at."""
-        return self.url or f"polls the pool {POOL}"
-
-
-class State(BaseModel):
-    """What `.trainyard/state.json` remembers."""
-
-    services: dict[str, Running] = {}
+NO_IMAGE = "not-used-on-a-laptop"
 
 
 @dataclass
@@ -85,7 +69,6 @@ class Stack:
         self._http = httpx.Client(trust_env=False)  # not through a proxy of the user's
 
     def log(self, service: str) -> Path:
-        """Where a service writes its log."""
         return self.logs / f"{service}.log"
 
     def environment(self) -> dict[str, str]:
@@ -184,7 +167,7 @@ class Stack:
             changed = self.register(outputs)
             done(f"{'register':<9} {changed}")
             if "worker" not in start.alive:
-                _give_up_lost_runs(outputs)
+                give_up_lost_runs(outputs)
                 self._start("worker", state, start)
         if meanwhile:
             meanwhile(outputs)
@@ -195,7 +178,6 @@ class Stack:
             return self._end_all()
 
     def status(self) -> list[Health]:
-        """Look at each service."""
         state = self._read()
         found = []
         for name in LABELS:
@@ -262,37 +244,12 @@ class Stack:
             port = processes.choose_port(wanted)
             if port != wanted:
                 say(f"port {wanted} is taken: {LABELS[name]} uses {port}", "yellow")
-        environment, folder = self.environment(), self.home
-        python = [sys.executable, "-m"]
-        if name == "prefect":
-            command = [*python, "prefect", "server", "start", "--host", "127.0.0.1"]
-            command += ["--port", str(port)]
-            # or its pages look for the API on 4200, whatever the port
-            environment["PREFECT_SERVER_UI_API_URL"] = f"http://127.0.0.1:{port}/api"
-            environment["PREFECT_SERVER_EVENTS_MESSAGING_BROKER"] = (
-                "trainyard.prefect.patches.sqlite_messaging"
-            )
-        elif name == "mlflow":
-            folder = self.home / "mlflow"
-            command = [*python, "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-            command += ["--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db"]
-            command += ["--artifacts-destination", str(self.artifacts / "mlflow")]
-            command += ["--allowed-hosts", "localhost:*,127.0.0.1:*"]
-            # 404 MB instead of 1.4 GB; nothing here uses jobs
-            environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-        else:
-            command = [*python, "prefect", "worker", "start", "--type", "process", "--name", WORKER]
-            command += ["--pool", POOL, "--no-create-pool-if-not-found"]
-            environment |= {
-                "PREFECT_API_URL": f"{state.services['prefect'].url}/api",
-                # a person is waiting: look for runs every 2 s instead of 10
-                "PREFECT_WORKER_QUERY_SECONDS": "2",
-                # the page's Cancel button ends the process too
-                "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
-            }
+        prefect = state.services["prefect"].url if name == "worker" else None
+        service = command_of(name, self.home, port, prefect)
         now = datetime.now(UTC)
         start.started.append(name)
-        pid = processes.start(name, command, environment, folder, self.log(name))
+        environment = self.environment() | service.environment
+        pid = processes.start(name, service.command, environment, service.folder, self.log(name))
         state.services[name] = Running(pid=pid, started=now, port=port)
         self._write(self._state_file, state.model_dump_json(indent=2))
 
@@ -304,15 +261,11 @@ class Stack:
         return running is not None and processes.alive(self.home, name, running.pid)
 
     def _healthy(self, name: str, state: State, patience: float = 2) -> bool:
+        pages = {"prefect": "api/ready", "mlflow": "health"}
         try:
-            if name == "prefect":
-                return self._http.get(
-                    f"{state.services[name].url}/api/ready", timeout=patience
-                ).is_success
-            if name == "mlflow":
-                return self._http.get(
-                    f"{state.services[name].url}/health", timeout=patience
-                ).is_success
+            if page := pages.get(name):
+                url = f"{state.services[name].url}/{page}"
+                return self._http.get(url, timeout=patience).is_success
             api = f"{state.services['prefect'].url}/api"
             asked = f"{api}/work_pools/{POOL}/workers/filter"
             workers = self._http.post(asked, json={}, timeout=patience).json()
@@ -328,25 +281,22 @@ class Stack:
             return False
 
     def _wait(self, names: list[str], state: State, start: "_Start") -> None:
-        deadline = time.monotonic() + START_TIMEOUT
-        waiting = [name for name in names if name not in start.healthy]
-        while waiting:
+        def waiting() -> list[str]:
             for name in [*start.alive, *start.started]:
                 if not self._alive(name, state):
                     raise StackError(f"while starting: {self._obituary(name)}")
-            for name in [each for each in waiting if self._healthy(each, state)]:
-                waiting.remove(name)
-                start.healthy.append(name)
-                if name in start.started:
-                    done(f"{LABELS[name]:<9} {state.services[name].where}")
-            if waiting and time.monotonic() > deadline:
-                name = waiting[0]
-                raise StackError(
-                    f"{LABELS[name]} doesn't answer after {START_TIMEOUT:.0f} s;"
-                    f" {tail(self.log(name))}"
-                )
-            if waiting:
-                time.sleep(0.2)
+            for name in names:
+                if name not in start.healthy and self._healthy(name, state):
+                    start.healthy.append(name)
+                    if name in start.started:
+                        done(f"{LABELS[name]:<9} {state.services[name].where}")
+            return [name for name in names if name not in start.healthy]
+
+        if left := wait_until(operator.not_, waiting, seconds=START_TIMEOUT, every=0.2):
+            raise StackError(
+                f"{LABELS[left[0]]} doesn't answer after {START_TIMEOUT:.0f} s;"
+                f" {tail(self.log(left[0]))}"
+            )
 
     def _end_all(self) -> bool:
         # The worker and its runs first, while there is still a server to report to. By the mark,
@@ -393,22 +343,19 @@ class Stack:
 
     def _write_for_others(self, outputs: StackOutputs) -> None:
         self._write(self._outputs_file, outputs.model_dump_json(indent=2))
-        base = self.environment()
-        exports = {
-            key: base[key]
-            for key in (
-                "DO_NOT_TRACK",
-                "MLFLOW_DISABLE_TELEMETRY",
-                "NO_PROXY",
-                "PREFECT_HOME",
-                "PYTHONPATH",
-                "no_proxy",
-            )
+        kept = (
+            "DO_NOT_TRACK",
+            "MLFLOW_DISABLE_TELEMETRY",
+            "NO_PROXY",
+            "PREFECT_HOME",
+            "PYTHONPATH",
+        )
+        exports = {key: self.environment()[key] for key in (*kept, "NO_PROXY", "no_proxy")} | {
+            "PREFECT_API_URL": outputs.prefect_api_url,
+            "MLFLOW_TRACKING_URI": outputs.tracking_uri,
+            "TRAINYARD_ARTIFACT_STORE": outputs.artifact_store,
         }
-        exports["PREFECT_API_URL"] = outputs.prefect_api_url
-        exports["MLFLOW_TRACKING_URI"] = outputs.tracking_uri
-        exports["TRAINYARD_ARTIFACT_STORE"] = outputs.artifact_store
-        exports |= self.deploy_variables(outputs)
+        exports |= deploy_environment(outputs, NO_IMAGE)
         lines = [
             "# `. .trainyard/env` points prefect, mlflow and python at the running laptop stack.",
             "unset PREFECT_PROFILE PREFECT_API_KEY PREFECT_API_AUTH_STRING",
@@ -418,48 +365,10 @@ class Stack:
         self._write(self.env_file, "\n".join(lines) + "\n")
 
     @staticmethod
-    def deploy_variables(outputs: StackOutputs) -> dict[str, str]:
-        """What prefect.yaml's templates use."""
-        return deploy_environment(outputs, image="not-used-on-a-laptop")
-
-    @staticmethod
     def _write(path: Path, text: str) -> None:
         part = path.with_name(f"{path.name}.part")
         part.write_text(text)
         part.replace(path)
-
-
-def _give_up_lost_runs(outputs: StackOutputs) -> None:
-    """Mark as crashed the runs whose worker was stopped under them.
-
-    Nobody else would: they would look as if they ran for ever.
-    """
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-        WorkPoolFilter,
-        WorkPoolFilterName,
-    )
-    from prefect.client.schemas.objects import StateType
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-    from prefect.states import Crashed
-
-    going = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
-    with (
-        temporary_settings({PREFECT_API_URL: outputs.prefect_api_url}),
-        get_client(sync_client=True) as client,
-    ):
-        for run in client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=going))
-            ),
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
-        ):
-            client.set_flow_run_state(
-                run.id, Crashed(message="the stack was stopped under this run"), force=True
-            )
 
 
 @contextmanager

@@ -11,10 +11,10 @@ import argparse
 import os
 import subprocess
 import sys
-import time
 
 import boto3
 import httpx
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from trainyard.contract.outputs import WEBHOOK, StackOutputs, deploy_environment
 from trainyard.prefect.health import check_services, tell
@@ -31,19 +31,18 @@ def read_outputs(parameter: str) -> StackOutputs:
     return StackOutputs.model_validate_json(found, extra="ignore")
 
 
-def wait_for_prefect(api_url: str, seconds: float = 180) -> None:
-    """Return when something answers there, or the time is up: what follows says what is wrong.
+@retry(
+    retry=retry_if_exception_type(httpx.TransportError),
+    wait=wait_fixed(2),
+    stop=stop_after_delay(180),
+    retry_error_callback=lambda _: None,  # what follows says what is wrong
+)
+def wait_for_prefect(api_url: str) -> None:
+    """Return when something answers there, or after three minutes.
 
     ECS calls a service steady when its task runs; a server listens some seconds later.
     """
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            httpx.get(f"{api_url}/health", timeout=5)
-        except httpx.TransportError:
-            time.sleep(2)
-        else:
-            return
+    httpx.get(f"{api_url}/health", timeout=5)
 
 
 def deploy(outputs: StackOutputs, image: str) -> int:
@@ -57,7 +56,6 @@ def deploy(outputs: StackOutputs, image: str) -> int:
 
 
 def main() -> int:
-    """Register, then deploy; or run the smoke deployment."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parameter")
     what = parser.add_mutually_exclusive_group()

@@ -31,7 +31,9 @@ MODEL_PROMOTED = "trainyard.model.promoted"
 
 RECOVERING = "Recovering"
 GOES_ON = "It is scheduled again, and goes on after the tasks that it has finished."
+KEPT_RESULTS = "What its tasks have finished comes from the result storage."
 RUN, COUNT, MESSAGE = "prefect.resource.id", "prefect.run-count", "prefect.state-message"
+ANY_RUN = {RUN: "prefect.flow-run.*"}
 
 
 def automations(
@@ -45,23 +47,41 @@ def automations(
     late: float = LATE,
 ) -> list[AutomationCore]:
     """The automations of a work pool; `notify` is the block that tells people, if there is one."""
-    any_run = {RUN: "prefect.flow-run.*"}
     in_pool = {"prefect.resource.role": "work-pool", "prefect.resource.name": work_pool}
     # Heartbeats don't say which pool they are from, so deployments carry its name as a tag. Runs of
     # others, whose hearts may beat slower, are left alone.
     tagged = {"prefect.resource.role": "tag", RUN: f"prefect.tag.{work_pool}"}
+    wanted: list[AutomationCore] = []
 
-    # Once for each start, so a run that never starts doesn't go on for ever.
-    crash: dict[str, Any] = {
-        "type": "event",
-        "posture": "Reactive",
-        "expect": ["prefect.flow-run.Crashed"],
-        "match_related": in_pool,
-        "for_each": [RUN, COUNT],
-        "within": MEMORY,
-    }
-    counted = {**any_run, COUNT: [str(count) for count in range(starts)]}
-    again = _becomes("SCHEDULED", "Crashed, and scheduled again.", name="AwaitingRetry")
+    def add(name: str, description: str, *actions: dict[str, Any], **trigger: Any) -> None:
+        """An automation of a run's events: once for each run, where its trigger says no other."""
+        event = {"type": "event", "match": ANY_RUN, "match_related": in_pool, **trigger}
+        wanted.append(
+            AutomationCore.model_validate(
+                {
+                    "name": f"{work_pool}: {name}",
+                    "description": description,
+                    "trigger": event,
+                    "actions": actions,
+                }
+            )
+        )
+
+    def missing(after: list[str], within: float, **more: Any) -> dict[str, Any]:
+        """A trigger: nothing has come of a run for some seconds."""
+        silent = {"posture": "Proactive", "expect": ["prefect.flow-run.*"], "for_each": [RUN]}
+        return {**silent, "after": after, "within": within, **more}
+
+    def crashed(message: str) -> dict[str, Any]:
+        """A trigger: once for each start, so a run that never starts doesn't go on for ever."""
+        counts = [str(count) for count in range(starts)]
+        return {
+            "posture": "Reactive",
+            "expect": ["prefect.flow-run.Crashed"],
+            "match": {**ANY_RUN, COUNT: counts, MESSAGE: message},
+            "for_each": [RUN, COUNT],
+            "within": MEMORY,
+        }
 
     def say(body: str) -> list[dict[str, Any]]:
         action = {"type": "send-notification", "block_document_id": notify, "body": body}
@@ -73,168 +93,106 @@ def automations(
         state = "{{ flow_run.state.name }}: {{ flow_run.state.message }}"
         return say(f"{run} is {state} {what_next}")
 
-    wanted: list[dict[str, Any]] = [
-        {
-            "name": f"{work_pool}: a silent run is crashed",
-            "description": "Its process or machine is gone, and nobody else has said so.",
-            "trigger": {
-                "type": "event",
-                "posture": "Proactive",
-                "after": ["prefect.flow-run.Running", "prefect.flow-run.heartbeat"],
-                "expect": ["prefect.flow-run.*"],
-                "match": any_run,
-                "match_related": tagged,
-                "for_each": [RUN],
-                "within": silence,
-            },
-            "actions": [
-                _becomes(
-                    "CRASHED",
-                    f"No heartbeat for {silence:.0f} s: its process or machine is gone.",
-                )
+    again = _becomes("SCHEDULED", "Crashed, and scheduled again.", name="AwaitingRetry")
+    add(
+        "a silent run is crashed",
+        "Its process or machine is gone, and nobody else has said so.",
+        _becomes("CRASHED", f"No heartbeat for {silence:.0f} s: its process or machine is gone."),
+        **missing(
+            ["prefect.flow-run.Running", "prefect.flow-run.heartbeat"],
+            silence,
+            match_related=tagged,
+        ),
+    )
+    add(
+        "a run that finds no machine is crashed",
+        "It would wait for ever, and keep its deployment's next run waiting.",
+        _becomes("CRASHED", f"Not started after {wait_for_machine:.0f} s: see the worker's log."),
+        **missing(
+            # All that a run is called between its schedule and its start.
+            [
+                "prefect.flow-run.Pending",
+                "prefect.flow-run.Submitting",
+                "prefect.flow-run.InfrastructurePending",
             ],
-        },
-        {
-            "name": f"{work_pool}: a run that finds no machine is crashed",
-            "description": "It would wait for ever, and keep its deployment's next run waiting.",
-            "trigger": {
-                "type": "event",
-                "posture": "Proactive",
-                # All that a run is called between its schedule and its start.
-                "after": [
-                    "prefect.flow-run.Pending",
-                    "prefect.flow-run.Submitting",
-                    "prefect.flow-run.InfrastructurePending",
-                ],
-                "expect": ["prefect.flow-run.*"],
-                "match": any_run,
-                "match_related": in_pool,
-                "for_each": [RUN],
-                "within": wait_for_machine,
-            },
-            "actions": [
-                _becomes(
-                    "CRASHED", f"Not started after {wait_for_machine:.0f} s: see the worker's log."
-                )
-            ],
-        },
-        {
-            "name": f"{work_pool}: a run whose task has gone starts again",
-            "description": "What its tasks have finished comes from the result storage.",
-            "trigger": {**crash, "match": {**counted, MESSAGE: TASK_GONE}},
-            "actions": [again, *tell(GOES_ON)],
-        },
-        {
-            "name": f"{work_pool}: a crashed run is prepared to start again",
-            "description": "It may be alive after all, and what crashed it may pass.",
-            "trigger": {**crash, "match": {**counted, MESSAGE: f"!{TASK_GONE}"}},
-            "actions": [
-                # Forced, because Prefect lets nothing crash twice.
-                _becomes(
-                    "CRASHED",
-                    f"Crashed; it is scheduled again after {settle:.0f} s.",
-                    name=RECOVERING,
-                    force=True,
-                ),
-                *tell(GOES_ON),
-            ],
-        },
-        {
-            "name": f"{work_pool}: a run that only seemed dead goes on",
-            "description": "Its heart beats: Prefect's server was away, or the network between.",
-            "trigger": {
-                "type": "event",
-                "posture": "Reactive",
-                "after": [f"prefect.flow-run.{RECOVERING}"],
-                "expect": ["prefect.flow-run.heartbeat"],
-                "match": any_run,
-                "match_related": tagged,
-                "for_each": [RUN],
-                "within": settle,
-            },
-            "actions": [_becomes("RUNNING", "Its heart beats again.", force=True)],
-        },
-        {
-            "name": f"{work_pool}: a crashed run starts again",
-            "description": "What its tasks have finished comes from the result storage.",
-            "trigger": {
-                "type": "event",
-                "posture": "Proactive",
-                "after": [f"prefect.flow-run.{RECOVERING}"],
-                "expect": ["prefect.flow-run.*"],
-                "match": any_run,
-                "match_related": in_pool,
-                "for_each": [RUN],
-                "within": settle,
-            },
-            "actions": [again],
-        },
-    ]
-    if notify:  # without, there is nothing to do
-        wanted += [
-            {
-                "name": f"{work_pool}: a run that crashes again and again is given up",
-                "description": "It stays Crashed; people are told.",
-                "trigger": {
-                    "type": "event",
-                    "posture": "Proactive",
-                    "after": ["prefect.flow-run.Crashed"],
-                    "expect": ["prefect.flow-run.*"],
-                    "match": any_run,
-                    "match_related": in_pool,
-                    "for_each": [RUN],
-                    # Longer than the above takes: an event that the server reads twice, as it does
-                    # after an error, mustn't give up a run that goes on.
-                    "within": 2 * settle,
-                },
-                "actions": tell("It is given up: look at its log, then retry it in Prefect."),
-            },
-            {
-                "name": f"{work_pool}: people hear of a run that failed",
-                "description": "Nothing starts it again but its own retries, which it has had.",
-                "trigger": {
-                    "type": "event",
-                    "posture": "Reactive",
-                    "expect": ["prefect.flow-run.Failed"],
-                    "match": any_run,
-                    "match_related": in_pool,
-                },
-                "actions": tell("Nothing starts it again: look at its log."),
-            },
-            {
-                "name": f"{work_pool}: people hear of a run that is late",
-                "description": "No worker has taken it.",
-                "trigger": {
-                    "type": "event",
-                    "posture": "Proactive",
-                    "after": ["prefect.flow-run.Late"],
-                    "expect": ["prefect.flow-run.*"],
-                    "match": any_run,
-                    "match_related": in_pool,
-                    "for_each": [RUN],
-                    "within": late,
-                },
-                "actions": say(
-                    f"{run} should have started {late / 60:.0f} minutes ago, and no worker has"
-                    " taken it: is one running, and has it room?"
-                ),
-            },
-            {
-                "name": f"{work_pool}: people hear of a new champion",
-                "description": "A flow has given a model's version the alias `champion`.",
-                "trigger": {
-                    "type": "event",
-                    "posture": "Reactive",
-                    "expect": [MODEL_PROMOTED],
-                    "match_related": in_pool,
-                },
-                "actions": say(
-                    "{{ event.payload.model }}: version {{ event.payload.version }} is the new"
-                    " champion. {{ event.payload.description }}"
-                ),
-            },
-        ]
-    return [AutomationCore.model_validate(each) for each in wanted]
+            wait_for_machine,
+        ),
+    )
+    add(
+        "a run whose task has gone starts again",
+        KEPT_RESULTS,
+        again,
+        *tell(GOES_ON),
+        **crashed(TASK_GONE),
+    )
+    add(
+        "a crashed run is prepared to start again",
+        "It may be alive after all, and what crashed it may pass.",
+        # Forced, because Prefect lets nothing crash twice.
+        _becomes(
+            "CRASHED",
+            f"Crashed; it is scheduled again after {settle:.0f} s.",
+            name=RECOVERING,
+            force=True,
+        ),
+        *tell(GOES_ON),
+        **crashed(f"!{TASK_GONE}"),
+    )
+    add(
+        "a run that only seemed dead goes on",
+        "Its heart beats: Prefect's server was away, or the network between.",
+        _becomes("RUNNING", "Its heart beats again.", force=True),
+        posture="Reactive",
+        after=[f"prefect.flow-run.{RECOVERING}"],
+        expect=["prefect.flow-run.heartbeat"],
+        match_related=tagged,
+        for_each=[RUN],
+        within=settle,
+    )
+    add(
+        "a crashed run starts again",
+        KEPT_RESULTS,
+        again,
+        **missing([f"prefect.flow-run.{RECOVERING}"], settle),
+    )
+    if not notify:  # there is nobody to tell
+        return wanted
+    add(
+        "a run that crashes again and again is given up",
+        "It stays Crashed; people are told.",
+        *tell("It is given up: look at its log, then retry it in Prefect."),
+        # Longer than the above takes: an event that the server reads twice, as it does after an
+        # error, mustn't give up a run that goes on.
+        **missing(["prefect.flow-run.Crashed"], 2 * settle),
+    )
+    add(
+        "people hear of a run that failed",
+        "Nothing starts it again but its own retries, which it has had.",
+        *tell("Nothing starts it again: look at its log."),
+        posture="Reactive",
+        expect=["prefect.flow-run.Failed"],
+    )
+    add(
+        "people hear of a run that is late",
+        "No worker has taken it.",
+        *say(
+            f"{run} should have started {late / 60:.0f} minutes ago, and no worker has"
+            " taken it: is one running, and has it room?"
+        ),
+        **missing(["prefect.flow-run.Late"], late),
+    )
+    add(
+        "people hear of a new champion",
+        "A flow has given a model's version the alias `champion`.",
+        *say(
+            "{{ event.payload.model }}: version {{ event.payload.version }} is the new"
+            " champion. {{ event.payload.description }}"
+        ),
+        posture="Reactive",
+        expect=[MODEL_PROMOTED],
+        match={},
+    )
+    return wanted
 
 
 def _becomes(

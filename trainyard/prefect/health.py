@@ -26,12 +26,10 @@ class Check:
 
     @property
     def failed(self) -> bool:
-        """Whether something has to be done."""
         return bool(self.todo) and not self.optional
 
     @property
     def line(self) -> str:
-        """Its line of the table."""
         mark = "✗" if self.failed else "?" if self.todo else "✓"
         todo = f"\n{'':26}-> {self.todo}" if self.todo else ""
         return f"{mark} {self.what:<23} {self.found}{todo}"

@@ -25,12 +25,7 @@ UPGRADES = {
 }
 
 
-def create_databases(names: tuple[str, ...]) -> None:
-    """Make the databases that aren't there yet."""
-    asyncio.run(_create_databases(names))
-
-
-async def _create_databases(names: tuple[str, ...]) -> None:
+async def create_databases(names: tuple[str, ...]) -> None:
     import asyncpg  # of Prefect; MLflow's image has it for this
 
     # The one that RDS made; a CREATE DATABASE needs some database to be said in.
@@ -68,11 +63,10 @@ def keep_admin_password() -> None:
 
 
 def main() -> None:
-    """Make the databases, then their schemas."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("server", choices=sorted(DATABASES))
     server = parser.parse_args().server
-    create_databases(DATABASES[server])
+    asyncio.run(create_databases(DATABASES[server]))
     migrate(server)
     if server == "mlflow":
         keep_admin_password()

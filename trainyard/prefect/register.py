@@ -1,14 +1,11 @@
 """Tells a Prefect server about a stack: StackOutputs -> work pool, blocks, limits, automations.
 
-`python -m trainyard.prefect.register --outputs FILE`. A second run changes nothing and says so.
+A second run changes nothing and says so.
 """
 
-import argparse
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -26,7 +23,6 @@ from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.filesystems import LocalFileSystem
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from pydantic import ValidationError
 
 from trainyard.contract.outputs import WEBHOOK, StackOutputs
 from trainyard.prefect.automations import automations
@@ -205,25 +201,3 @@ def _work_pool(client: SyncPrefectClient, outputs: StackOutputs) -> Change:
         return Change("work pool", name, "unchanged")
     client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
     return Change("work pool", name, "updated")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Register the stack that a StackOutputs file describes."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trainyard.prefect.register", description=__doc__
-    )
-    parser.add_argument("--outputs", type=Path, required=True, help="a StackOutputs JSON file")
-    path: Path = parser.parse_args(arguments).outputs
-    try:
-        changes = register(StackOutputs.model_validate_json(path.read_bytes()))
-    except (OSError, ValidationError, RegisterError) as error:
-        print(f"{path}: {error}", file=sys.stderr)
-        return 1
-    for change in changes:
-        print(f"{change.result:<9}  {change.kind:<17}  {change.name}")
-    print(summary(changes))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

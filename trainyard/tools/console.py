@@ -16,12 +16,10 @@ def say(text: str, style: str | None = None) -> None:
 
 
 def done(text: str) -> None:
-    """Say that a step is done."""
     console.print(f"[green]✓[/] {escape(text)}", soft_wrap=True)
 
 
 def fail(text: str) -> None:
-    """Say what went wrong, on stderr."""
     errors.print(f"[bold red]✗[/] {escape(text)}", soft_wrap=True)
 
 

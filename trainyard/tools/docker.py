@@ -29,21 +29,12 @@ def client() -> str:
     raise DockerError(why)
 
 
-def docker_command() -> str | None:
-    """That client, or None."""
-    try:
-        return client()
-    except DockerError:
-        return None
-
-
 def docker(
     *arguments: str,
     stdin: str = "",
     check: bool = True,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a docker command to its end."""
     done = subprocess.run(  # noqa: S603
         [client(), *arguments],
         input=stdin,

@@ -2,13 +2,13 @@
 
 import pytest
 
+from tests.conftest import docker_answers
 from trainyard.delivery import images
 from trainyard.delivery.images import Built
-from trainyard.tools.docker import docker_command
 
 
 @pytest.fixture(scope="session")
 def built() -> dict[str, Built]:
-    if docker_command() is None:
+    if not docker_answers():
         pytest.skip("images need more: no Docker engine answers")
     return images.build_all("x86_64")

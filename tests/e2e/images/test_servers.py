@@ -3,7 +3,6 @@
 On a real PostgreSQL that takes TLS only, as RDS does.
 """
 
-import json
 import subprocess
 import time
 import uuid
@@ -197,10 +196,10 @@ def test_prefect_starts_on_what_its_migration_made_and_takes_every_deployment(
         *("run", "--rm", "-i", "--read-only", "--network", stack.network),
         *(f"--env={name}={value}" for name, value in variables.items()),
         *(built["flow"].id, "sh", "-ec"),
-        "cat > /tmp/outputs.json; "
-        "python -m trainyard.prefect.register --outputs /tmp/outputs.json; "
-        "prefect --no-prompt deploy --all",
-        stdin=json.dumps(OUTPUTS),
+        "python - && prefect --no-prompt deploy --all",
+        stdin="from trainyard.contract.outputs import StackOutputs\n"
+        "from trainyard.prefect.register import register\n"
+        f"register(StackOutputs.model_validate({OUTPUTS!r}))",
     )
     auth = ("trainyard", "api-password")
     assert http.post(count, json={}, auth=auth).json() == len(images.entrypoints()), said

@@ -1,7 +1,7 @@
 """From an empty account to runs and back, by the commands of docs/aws.md in their order.
 
-Pulumi's state is in S3 and its secrets by KMS, images come from a registry by digest, and Prefect's
-side is what stands in for Prefect Cloud.
+Pulumi's state is in S3 and its secrets by KMS, images come from the account's registry by digest,
+and Prefect's side is what stands in for Prefect Cloud.
 """
 
 import json
@@ -21,7 +21,6 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, STAMPS
-from tests.trainyard.delivery.registries import LocalRegistry, serve
 from trainyard.rehearsal import fake_prefect_cloud as cloud
 from trainyard.rehearsal import iam_usage as rights
 from trainyard.rehearsal.emulator_session import REPOSITORY, SUBJECT, Session, inventory
@@ -114,15 +113,7 @@ class Account:
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegistry]:
-    with serve(tmp_path_factory.mktemp("registry")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def account(
-    emulator: Session, registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Account]:
+def account(emulator: Session, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     folder = tmp_path_factory.mktemp("project")
     for part in COPIED:
         ignored = shutil.ignore_patterns("__pycache__")
@@ -146,7 +137,8 @@ def account(
             "PYTHONPATH": str(folder),
             "COLUMNS": "200",  # tables are read, too
             "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
-            "TRAINYARD_REGISTRY": f"{registry.host}/rides",
+            # ECR's host leads to AWS; here the emulator is the registry, too
+            "TRAINYARD_REGISTRY": f"{emulator.url.removeprefix('http://')}/trainyard",
         },
         boto3.Session(ACCOUNT, "test", region_name="us-east-1"),
     )

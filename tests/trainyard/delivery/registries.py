@@ -1,4 +1,4 @@
-"""A registry on loopback, and small repositories whose images are published to it."""
+"""Registries on loopback, and small repositories whose images are published to one."""
 
 import base64
 import json
@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import boto3
 import httpx
 import pytest
 
-from tests.conftest import ROOT, free_port
-from trainyard.tools.docker import docker, docker_command
+from tests.conftest import ROOT, docker_answers, emulated_aws, free_port
+from trainyard.contract.naming import BUILD_CACHE, IMAGES
+from trainyard.tools.docker import docker
 
 # What an entrypoint is loaded with in the real images, in the least that does it.
 PREFECT = "def load_flow_from_entrypoint(name, **_): exec(open(name.split(':')[0]).read())"
@@ -59,17 +61,44 @@ PASSWORD_HASH = "$2b$04$OfPruL0dDo6uBUWPKpXac.WJCLYY/1yvOdRXxaqFgbC7Jn6BN/f8i"  
 KEY = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
 
-@dataclass
-class LocalRegistry:
-    """`docker-registry serve`, and what is in it."""
+@dataclass(frozen=True)
+class EmulatedRegistry:
+    """The emulator's ECR: Docker and AWS's API see the same images."""
 
-    host: str
-    data: Path
+    url: str
+
+    @property
+    def host(self) -> str:
+        return self.url.removeprefix("http://")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads AWS's clients there."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    @property
+    def ecr(self) -> Any:
+        return boto3.Session("test", "test", region_name="us-east-1").client(
+            "ecr", endpoint_url=self.url
+        )
+
+    def make(self, prefix: str) -> str:
+        """Make an account's repositories; gives what TRAINYARD_REGISTRY calls them."""
+        for name in (*IMAGES, BUILD_CACHE):
+            self.ecr.create_repository(
+                repositoryName=f"{prefix}/{name}", imageTagMutability="IMMUTABLE"
+            )
+        return f"{self.host}/{prefix}"
 
     def tags(self, repository: str) -> list[str]:
         """The tags of a repository."""
-        answer = httpx.get(f"http://{self.host}/v2/{repository}/tags/list")
-        return sorted(answer.json().get("tags") or []) if answer.is_success else []
+        found = self.ecr.describe_images(repositoryName=repository)["imageDetails"]
+        return sorted(tag for image in found for tag in image["imageTags"])
 
     def inspect(self, image: str) -> dict[str, Any]:
         """An image as another client reads it."""
@@ -78,10 +107,6 @@ class LocalRegistry:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    def receives(self) -> bool:
-        """Whether a layer is on its way."""
-        return any(self.data.glob("**/_uploads/*/data"))
-
     def forget_locally(self) -> None:
         """Remove its images from this machine's engine."""
         for image in docker("images", "-q", f"{self.host}/*/*").stdout.split():
@@ -89,23 +114,34 @@ class LocalRegistry:
 
 
 @contextmanager
-def serve(folder: Path, *, locked: bool = False) -> Iterator[LocalRegistry]:
-    """A registry in a folder; locked, it opens to KEY only."""
-    if not shutil.which("docker-registry") or not shutil.which("skopeo"):
-        pytest.skip("no registry to push to: apt install docker-registry skopeo")
-    if not docker_command():
+def emulated(folder: Path) -> Iterator[EmulatedRegistry]:
+    """ECR in an emulator of its own."""
+    if not shutil.which("skopeo"):
+        pytest.skip("images are read by skopeo: apt install skopeo")
+    if not docker_answers():
         pytest.skip("images need more: no Docker engine answers")
-    port = free_port()
-    registry = LocalRegistry(f"127.0.0.1:{port}", folder / "data")
-    config: dict[str, Any] = {
+    with emulated_aws(folder) as url:
+        registry = EmulatedRegistry(url)
+        yield registry
+        registry.forget_locally()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[str]:
+    """A registry that opens to KEY only, as ECR does and the emulator's doesn't; gives its host."""
+    if not shutil.which("docker-registry"):
+        pytest.skip("no registry that wants a login: apt install docker-registry")
+    if not docker_answers():
+        pytest.skip("images need more: no Docker engine answers")
+    host = f"127.0.0.1:{free_port()}"
+    (folder / "htpasswd").write_text(f"{USER}:{PASSWORD_HASH}\n")
+    config = {
         "version": 0.1,
         "log": {"accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(registry.data)}},
-        "http": {"addr": registry.host},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": host},
+        "auth": {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}},
     }
-    if locked:
-        (folder / "htpasswd").write_text(f"{USER}:{PASSWORD_HASH}\n")
-        config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
     (folder / "config.json").write_text(json.dumps(config))  # which is YAML too
     command = ["docker-registry", "serve", str(folder / "config.json")]
     log = folder / "log.txt"
@@ -117,16 +153,15 @@ def serve(folder: Path, *, locked: bool = False) -> Iterator[LocalRegistry]:
             end = time.monotonic() + 60
             while True:
                 try:
-                    httpx.get(f"http://{registry.host}/v2/")
+                    httpx.get(f"http://{host}/v2/")
                     break
                 except httpx.HTTPError:
                     assert server.poll() is None, log.read_text()
                     assert time.monotonic() < end, log.read_text()
                     time.sleep(0.1)
-            yield registry
+            yield host
         finally:
             server.terminate()
-            registry.forget_locally()
 
 
 @dataclass
@@ -134,7 +169,8 @@ class Repository:
     """A repository with a Dockerfile that builds in seconds, and `make publish` in it."""
 
     folder: Path
-    registry: str
+    registry: EmulatedRegistry
+    prefix: str
     environment: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -142,9 +178,10 @@ class Repository:
         temporary.mkdir(parents=True)
         self.environment = {
             **os.environ,
+            **self.registry.environment,
             "TMPDIR": str(temporary),
             "PYTHONPATH": str(self.folder),
-            "TRAINYARD_REGISTRY": self.registry,
+            "TRAINYARD_REGISTRY": self.registry.make(self.prefix),
         }
         for name in ("infra", "docker", "requirements", "flows"):
             (self.folder / name).mkdir(parents=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import free_port
-from tests.trainyard.delivery.registries import LABEL, LocalRegistry, Repository
+from tests.trainyard.delivery.registries import LABEL, EmulatedRegistry, Repository
 from trainyard.contract.naming import IMAGES
 from trainyard.delivery import images, publish
 from trainyard.delivery.registry import Registry
@@ -16,9 +16,9 @@ from trainyard.tools.docker import DockerError, docker
 
 
 @pytest.fixture(scope="module")
-def rides(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def rides(registry: EmulatedRegistry, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A repository whose tests follow each other, as its commits do."""
-    return Repository(tmp_path_factory.mktemp("rides"), f"{registry.host}/rides")
+    return Repository(tmp_path_factory.mktemp("rides"), registry, "rides")
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +36,13 @@ def digests(repository: Repository) -> dict[str, str]:
 
 @pytest.mark.docker
 def test_a_push_that_was_killed_is_finished_by_the_next_publish(
-    rides: Repository, registry: LocalRegistry
+    rides: Repository, registry: EmulatedRegistry
 ) -> None:
     process = rides.start()
     end = time.monotonic() + 120
-    while not registry.receives() and time.monotonic() < end:
+    # A push begins as soon as its image is built.
+    while not docker("images", "-q", f"{registry.host}/rides/*").stdout and time.monotonic() < end:
         assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
     rides.kill(process)
     assert registry.tags("rides/flow") == []
     assert rides.release is None
@@ -76,7 +76,9 @@ def test_the_same_content_is_not_built_again(published: Repository) -> None:
 
 
 @pytest.mark.docker
-def test_only_what_a_change_is_in_is_built(published: Repository, registry: LocalRegistry) -> None:
+def test_only_what_a_change_is_in_is_built(
+    published: Repository, registry: EmulatedRegistry
+) -> None:
     before = digests(published)
     published.write("flows/ride.py", "def ride(): return 1\n")
     commit = published.commit()
@@ -88,7 +90,7 @@ def test_only_what_a_change_is_in_is_built(published: Repository, registry: Loca
 
 @pytest.mark.docker
 def test_a_flow_that_does_not_load_is_not_released(
-    published: Repository, registry: LocalRegistry
+    published: Repository, registry: EmulatedRegistry
 ) -> None:
     before = published.release
     published.write("flows/ride.py", "import no_such_module\n")
@@ -140,27 +142,29 @@ def test_a_registry_that_does_not_answer_is_named_before_anything_is_built(
     before = rides.release
     host = f"127.0.0.1:{free_port()}"
     monkeypatch.setitem(rides.environment, "TRAINYARD_REGISTRY", f"{host}/rides")
+    monkeypatch.setitem(rides.environment, "AWS_ENDPOINT_URL", f"http://{host}")
     said = rides.publish(fails=True)
-    assert f"the registry {host} doesn't answer" in said
+    assert f"the registry {host} can't be used: Could not connect" in said
     assert "building" not in said
     assert rides.release == before
 
 
 @pytest.mark.docker
 def test_without_an_engine_it_says_so(
-    published: Repository, monkeypatch: pytest.MonkeyPatch
+    published: Repository, registry: EmulatedRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(published.environment, "TRAINYARD_REGISTRY", f"{published.registry}/new")
+    before = published.environment["TRAINYARD_REGISTRY"]
+    monkeypatch.setitem(published.environment, "TRAINYARD_REGISTRY", registry.make("empty"))
     monkeypatch.setitem(published.environment, "DOCKER_HOST", "unix:///without-docker")
     assert "Docker's engine doesn't answer" in published.publish(fails=True)
     # Where nothing is to be built, there needn't be one.
-    monkeypatch.setitem(published.environment, "TRAINYARD_REGISTRY", published.registry)
+    monkeypatch.setitem(published.environment, "TRAINYARD_REGISTRY", before)
     published.publish()
 
 
 @pytest.mark.docker
-def test_without_a_commit_it_says_what_to_do(tmp_path: Path, registry: LocalRegistry) -> None:
-    repository = Repository(tmp_path / "new", f"{registry.host}/new")
+def test_without_a_commit_it_says_what_to_do(tmp_path: Path, registry: EmulatedRegistry) -> None:
+    repository = Repository(tmp_path / "new", registry, "new")
     repository.git("update-ref", "-d", "HEAD")
     assert "`git commit`" in repository.publish(fails=True)
     assert repository.release is None
@@ -200,7 +204,7 @@ def test_an_image_is_attested_where_the_builder_can(
     repositories = {name: f"r.example/{name}" for name in (*IMAGES, "buildcache")}
     login: Mapping[str, str] = {"DOCKER_CONFIG": "folder"}
     publisher = publish.Publisher(
-        images.current_commit(), tmp_path, "x86_64", repositories, Full("r.example"), login
+        images.current_commit(), tmp_path, "x86_64", repositories, Full("r.example", None), login
     )
     assert publisher._build("mlflow", "1") == "sha256:1"
     attested = [call for call in calls if "--sbom=true" in call and "--provenance=mode=max" in call]
@@ -228,6 +232,6 @@ def test_a_push_that_another_publish_won_is_no_failure(
     monkeypatch.setattr(publish, "docker", fake)
     repositories = {name: f"r.example/{name}" for name in (*IMAGES, "buildcache")}
     publisher = publish.Publisher(
-        images.current_commit(), tmp_path, "x86_64", repositories, Contended("r.example"), {}
+        images.current_commit(), tmp_path, "x86_64", repositories, Contended("r.example", None), {}
     )
     assert publisher._build("mlflow", "1") == "sha256:2"

@@ -244,6 +244,62 @@ def test_what_was_rolled_back_can_be_released_again() -> None:
     assert stack.completed() == [made(2), made(1)]
 
 
+# --- going back over a Prefect version ------------------------------------------------------------
+@pytest.fixture
+def older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Release, Release]:
+    """Two releases, of a repository whose second commit brings a newer Prefect."""
+    monkeypatch.setattr("trainyard.tools.git.REPO", tmp_path)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    subprocess.run([*git, "init", "-q"], cwd=tmp_path, check=True)
+    lock = tmp_path / "requirements/flow.txt"
+    lock.parent.mkdir()
+    releases = []
+    for number, version in enumerate(("3.9.1", "3.10.0"), 1):
+        lock.write_text(f"prefect-aws==0.7.12\nprefect=={version} \\\n    --hash=sha256:1\n")
+        subprocess.run([*git, "add", "-A"], cwd=tmp_path, check=True)
+        subprocess.run([*git, "commit", "-qm", version], cwd=tmp_path, check=True)
+        head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=tmp_path, text=True)
+        releases.append(made(number).model_copy(update={"commit": head.strip()}))
+    return releases[0], releases[1]
+
+
+@pytest.mark.parametrize("command", [rollback, release])
+def test_an_older_prefect_is_refused_before_anything_is_changed(
+    older: tuple[Release, Release], command: Any
+) -> None:
+    stack = released(*older)
+    noted = dict(stack.parameters)
+    with pytest.raises(
+        StackError, match=r"has Prefect 3\.9\.1, .* by Prefect 3\.10\.0: .*Going back"
+    ):
+        stack.do(command, *([older[0]] if command is release else []))
+    assert stack.log == []
+    assert stack.parameters == noted
+    assert stack.steps.next == ""
+
+
+def test_with_a_revision_the_database_goes_back_first(older: tuple[Release, Release]) -> None:
+    stack = released(*older)
+    stack.log, steps = [], Steps("dev")
+    backend: Any = stack
+    stack.broken = "migrate-prefect d4a7e1c93f52"
+    with pytest.raises(StackError):
+        rollback(backend, steps, lambda outputs: backend, database="d4a7e1c93f52")
+    assert stack.image == older[1].images.flow
+    assert json.loads(stack.parameters["release"])["completed"]
+    rollback(backend, steps, lambda outputs: backend, database="d4a7e1c93f52")
+    assert stack.log[:2] == ["migrate-prefect d4a7e1c93f52", "up"]
+    assert stack.log[-2:] == SELF_HOSTED
+    assert stack.completed() == [older[0]]
+
+
+def test_with_prefect_cloud_its_version_is_not_asked_for() -> None:
+    stack, lost = released(made(1), cloud=True), "0" * 40
+    told = ReleaseRecord(release=made(1).model_copy(update={"commit": lost}), completed=True)
+    stack.parameters["release"] = told.model_dump_json()
+    assert stack.do(release, made(2))[-1] == "here --smoke"
+
+
 # --- what is remembered ---------------------------------------------------------------------------
 def test_a_parameter_holds_what_is_remembered() -> None:
     stack = released(*(made(each) for each in range(1, 9)))
@@ -308,7 +364,7 @@ def test_a_failure_is_in_the_jobs_summary_with_what_to_type(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def bring(stack: Any, wanted: Release, steps: Steps) -> None:
+    def bring(stack: Any, wanted: Release, steps: Steps, database: str) -> None:
         release(stack, wanted, steps, lambda outputs: stack)
 
     stack: Any = released(made(1))

@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from pathlib import Path
 
 import httpx
 import pytest
@@ -17,7 +16,7 @@ from prefect_aws import AwsCredentials, S3Bucket
 from tests.conftest import ROOT
 from trainyard.contract.outputs import ProcessWorkPool, StackOutputs
 from trainyard.prefect.automations import SETTLE, SILENCE, automations
-from trainyard.prefect.register import RegisterError, main, register, summary
+from trainyard.prefect.register import Change, RegisterError, register, summary
 from trainyard.prefect.work_pool import base_job_template
 
 pytestmark = pytest.mark.server
@@ -228,31 +227,18 @@ def test_a_run_is_silent_when_three_of_its_heartbeats_are_missing(outputs: Stack
     assert SILENCE + SETTLE < 180
 
 
-def test_without_a_webhook_automations_tell_nobody(
-    outputs: StackOutputs, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    file = tmp_path / "outputs.json"
-    file.write_text(outputs.model_dump_json())
-    assert main(["--outputs", str(file)]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["not", "set", "notifications", "TRAINYARD_NOTIFY_WEBHOOK"] in lines
+def test_without_a_webhook_automations_tell_nobody(outputs: StackOutputs) -> None:
+    assert Change("notifications", "TRAINYARD_NOTIFY_WEBHOOK", "not set") in register(outputs)
     actions = [a.type for each in automations_there(outputs).values() for a in each.actions]
     assert set(actions) == {"change-flow-run-state"}
 
 
 def test_a_webhook_is_told_and_its_address_kept_secret(
-    outputs: StackOutputs,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
+    outputs: StackOutputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "outputs.json"
-    file.write_text(outputs.model_dump_json())
     monkeypatch.setenv("TRAINYARD_NOTIFY_WEBHOOK", "https://hooks.example.com/s3cret")
     try:
-        assert main(["--outputs", str(file)]) == 0
-        printed = capsys.readouterr()
-        assert "s3cret" not in printed.out + printed.err
+        assert "s3cret" not in str(register(outputs))
         with get_client(sync_client=True) as client:
             block = client.read_block_document_by_name(
                 "trainyard-notifications", "custom-webhook", include_secrets=False
@@ -288,34 +274,7 @@ def test_a_server_that_refuses_is_quoted(outputs: StackOutputs) -> None:
         register(wrong)
 
 
-def test_the_command_prints_what_became_of_each_object(
-    outputs: StackOutputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "outputs.json"
-    file.write_text(outputs.model_dump_json())
-    assert main(["--outputs", str(file)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert ["created", "work", "pool", outputs.work_pool.name] in [line.split() for line in lines]
-    assert main(["--outputs", str(file)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "nothing to change"
-
-
-def test_the_command_says_that_no_server_answers(
-    outputs: StackOutputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "outputs.json"
+def test_a_server_that_does_not_answer_is_named(outputs: StackOutputs) -> None:
     gone = outputs.model_copy(update={"prefect_api_url": "http://127.0.0.1:9/api"})
-    file.write_text(gone.model_dump_json())
-    assert main(["--outputs", str(file)]) == 1
-    assert "no Prefect server answers at http://127.0.0.1:9/api" in capsys.readouterr().err
-
-
-def test_the_command_names_a_file_that_is_no_stack_outputs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "outputs.json"
-    file.write_text('{"stack": "laptop"}')
-    assert main(["--outputs", str(file)]) == 1
-    message = capsys.readouterr().err
-    assert str(file) in message
-    assert "prefect_api_url" in message
+    with pytest.raises(RegisterError, match=r"no Prefect server answers at http://127\.0\.0\.1:9"):
+        register(gone)

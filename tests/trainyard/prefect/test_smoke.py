@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from tests.conftest import ROOT
 from tests.trainyard.prefect.projects import Project
-from trainyard.prefect.smoke import DEPLOYMENT, run_smoke
+from trainyard.prefect.smoke import DEPLOYMENT, LogConsole, run_smoke
 
 pytestmark = pytest.mark.server
 
@@ -67,7 +68,7 @@ def test_the_smoke_run_is_followed_to_its_end_good_or_bad(
     told = capsys.readouterr()
     assert "Failed" in told.out
     assert "the smoke run ended as Failed: " in told.err
-    assert f"cannot write {store}/smoke/" in told.err
+    assert f"cannot write {store}/smoke/" in told.out
 
     worker.kill()
     worker.wait()
@@ -78,6 +79,14 @@ def test_the_smoke_run_is_followed_to_its_end_good_or_bad(
     (run,) = [each for each in client.read_flow_runs() if each.name == name]
     assert run.state
     assert run.state.is_cancelled()
+
+
+def test_a_runs_lines_are_shown_whatever_brackets_are_in_them() -> None:
+    written = StringIO()
+    console = LogConsole(file=written, soft_wrap=True)
+    for line in ("[dim]a run[/dim]", "no folder [/tmp/a] here"):
+        console.print(line)
+    assert written.getvalue() == "a run\nno folder [/tmp/a] here\n"
 
 
 def test_without_the_smoke_deployment_the_way_to_it_is_said(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import boto3
+import httpx
 import pytest
 
 from tests.infra.components.emulated_iam import HERE, client, refused
@@ -151,6 +152,10 @@ NEEDED: dict[str, tuple[Call, list[Right]]] = {
         lambda c: c("cloudwatch").get_dashboard(DashboardName="d"),
         [("cloudwatch:GetDashboard", f"arn:aws:cloudwatch::{HERE}:dashboard/d", None)],
     ),
+    "an image": (
+        lambda c: c("ecr").batch_get_image(repositoryName="flow", imageIds=[{"imageTag": "1"}]),
+        [("ecr:BatchGetImage", f"arn:aws:ecr:us-east-1:{HERE}:repository/flow", None)],
+    ),
     "a rule": (
         lambda c: c("events").delete_rule(Name="r"),
         [("events:DeleteRule", f"arn:aws:events:us-east-1:{HERE}:rule/r", None)],
@@ -207,3 +212,17 @@ def test_a_call_needs_these_rights_and_each_of_them(url: str, job: None, what: s
 def test_a_right_on_one_cluster_is_none_on_another(url: str, job: None) -> None:
     rights = [RUN, PASS["task"], PASS["execution"]]
     assert not allowed(url, lambda c: c("ecs").run_task(cluster="d", taskDefinition="job"), rights)
+
+
+# --- images ---------------------------------------------------------------------------------------
+def test_docker_pushes_to_the_account_that_made_the_repository_last(url: str) -> None:
+    repository, made = f"r-{uuid.uuid4()}", []
+    for account in (HERE, "111122223333"):
+        key = {"aws_access_key_id": account, "aws_secret_access_key": "test"}
+        made.append(client(url, "ecr", **key))
+        made[-1].create_repository(repositoryName=repository)
+        page = f"{url}/v2/{repository}/manifests/of-{account}"
+        httpx.put(page, content=f'{{"schemaVersion": 2, "of": "{account}"}}').raise_for_status()
+    for ecr, account in zip(made, (HERE, "111122223333"), strict=True):
+        (image,) = ecr.describe_images(repositoryName=repository)["imageDetails"]
+        assert image["imageTags"] == [f"of-{account}"]

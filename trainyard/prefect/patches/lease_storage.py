@@ -5,6 +5,9 @@ machine is then Cancelled, and one that runs ends at its next renewal. Of Prefec
 one is a disk, which a Fargate task doesn't keep, and one is Redis. A server that
 PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE tells of this module keeps each lease as a row of Prefect's
 own table of configurations.
+
+This module goes when Prefect has a storage of leases in its database, or the stack has Redis
+(as of 3.9.1: `prefect/server/concurrency/lease_storage` has memory and filesystem).
 """
 
 from collections.abc import AsyncIterator
@@ -36,14 +39,12 @@ class ConcurrencyLeaseStorage(LeaseStorage):
         ttl: timedelta,
         metadata: ConcurrencyLimitLeaseMetadata | None = None,
     ) -> Lease:
-        """Keep a new lease."""
         lease = Lease(resource_ids, datetime.now(UTC) + ttl, metadata=metadata)
         async with _rows() as (session, row):
             session.add(row(key=f"{PREFIX}{lease.id}", value=LEASE.dump_python(lease, mode="json")))
         return lease
 
     async def read_lease(self, lease_id: UUID) -> Lease | None:
-        """A lease, if it is there."""
         async with _rows() as (session, row):
             found = await session.scalar(sa.select(row).where(row.key == f"{PREFIX}{lease_id}"))
             return LEASE.validate_python(found.value) if found else None
@@ -58,25 +59,21 @@ class ConcurrencyLeaseStorage(LeaseStorage):
             return bool(found)
 
     async def revoke_lease(self, lease_id: UUID) -> None:
-        """Forget a lease."""
         async with _rows() as (session, row):
             await session.execute(sa.delete(row).where(row.key == f"{PREFIX}{lease_id}"))
 
     async def read_active_lease_ids(self, limit: int = 100, offset: int = 0) -> list[UUID]:
-        """Leases that hold."""
         now = datetime.now(UTC)
         active = [lease.id for lease in await self._all() if lease.expiration > now]
         return active[offset : offset + limit]
 
     async def read_expired_lease_ids(self, limit: int = 100) -> list[UUID]:
-        """Leases that nobody has renewed in time."""
         now = datetime.now(UTC)
         return [lease.id for lease in await self._all() if lease.expiration < now][:limit]
 
     async def list_holders_for_limit(
         self, limit_id: UUID
     ) -> list[tuple[UUID, ConcurrencyLeaseHolder]]:
-        """Who holds slots of a limit."""
         now = datetime.now(UTC)
         return [
             (lease.id, lease.metadata.holder)

@@ -8,6 +8,10 @@ still for a minute. IMMEDIATE ones wait before they read (https://sqlite.org/lan
 A server imports this module where PREFECT_SERVER_EVENTS_MESSAGING_BROKER names it, the one door
 that Prefect leaves open for code of ours; the broker is Prefect's own. On PostgreSQL nothing of
 this happens.
+
+This module goes when AioSqliteConfiguration.begin_transaction (server/database/configurations.py)
+begins IMMEDIATE by default: as of 3.9.1 some callers ask for it, such as automations' triggers
+(server/events/triggers.py), and a hundred others don't.
 """
 
 from collections.abc import AsyncGenerator

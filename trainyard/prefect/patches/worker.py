@@ -6,6 +6,9 @@ the worker or the API was away) would crash the run's new start, whose task live
 one.
 
 Where the API is away it waits, too: a message that isn't handled comes again after five minutes.
+
+This module goes when the handlers in `prefect_aws/observers/ecs.py` compare a message's task with
+the newest one of its run: as of prefect-aws 0.7.12 they ask for the run's state only.
 """
 
 import functools

@@ -16,11 +16,12 @@
 - A database is published on this machine's loopback only, not on all of its addresses.
 - Requests count as made by TLS, and budgets are authorized by the actions that AWS has for them.
 - Calls for a log stream are authorized on it, and not on its group.
-- Parameters by path, database groups, budgets, alarms, dashboards and rules are authorized by their names.
+- Parameters by path, database groups, budgets, alarms, dashboards, rules and images are authorized by their names.
 - A call takes effect once, however often the SDK sends it: CreateVpc and others know no client token, and an answer that never arrives
   would leave a second VPC, of which Pulumi knows nothing. Terraform's provider, on a busy machine, asks again now and then for what was
   answered in milliseconds, on a connection that stayed open; Hypercorn leaves a request unanswered that comes as it closes an idle
   connection. On AWS it would too, but a rehearsal's question is what the program leaves. Repeated calls stand in the emulator's log.
+- Docker pushes to, and pulls from, the account that made the repository last (MiniStack knows a registry's account by its host name only).
 - "ECS Task State Change" events go to EventBridge as AWS sends them, so rules, queues and observers see tasks start and stop.
 
 It has to run in a container whose address on its network is 169.254.170.2, the one that ECS uses: see the Dockerfile beside it.
@@ -37,8 +38,13 @@ from docker.errors import APIError, ImageNotFound
 from docker.models.containers import Container
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
-from ministack.core.responses import get_account_id, get_region
-from ministack.services import ecs, eventbridge, iam, imds, rds, servicediscovery, sts
+from ministack.core.responses import (
+    get_account_id,
+    get_region,
+    set_request_account_id,
+    set_request_region,
+)
+from ministack.services import ecr, ecs, eventbridge, iam, imds, rds, servicediscovery, sts
 
 ECS_STOP_TIMEOUT_SECONDS = (
     30  # what ECS waits between SIGTERM and SIGKILL unless a container says otherwise
@@ -157,6 +163,7 @@ def named(service, given, query):
             "DashboardNames.member.1": "dashboard/",
         },
         "sns": {"SubscriptionArn": ""},
+        "ecr": {"repositoryName": "repository/"},
     }
     for key, prefix in kinds.get(service, {}).items():
         name = asked(key)
@@ -487,6 +494,19 @@ async def once(scope, receive, send, _original=app.app):
             del ANSWERS[next(iter(ANSWERS))]
 
 
+# images -----------------------------------------------------------------------------------------------------------
+def registry_scope(name, *_):
+    found = [
+        (repository["createdAt"], account, region)
+        for (account, region, stored), repository in ecr._repositories.all_items()
+        if stored == name
+    ]
+    if found:
+        _, account, region = max(found)
+        set_request_account_id(account)
+        set_request_region(region)
+
+
 # databases --------------------------------------------------------------------------------------------------------
 def run_database(docker_client, engine, kwargs, *rest, _original=rds._run_rds_container, **more):
     kwargs["ports"] = {inside: ("127.0.0.1", port) for inside, port in kwargs["ports"].items()}
@@ -531,6 +551,7 @@ def main():
     ecs._maybe_mark_stopped, ecs._record_service_task_healthy = look, healthy
     ecs._mark_task_stopped, ecs._dispatch_action = mark_stopped, dispatch
     rds._run_rds_container = run_database
+    ecr._select_registry_request_scope = registry_scope
     ecs._ACTION_MAP["DescribeTaskDefinition"] = describe_task_definition
     for name in (
         "_mark_task_pending",

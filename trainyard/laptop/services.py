@@ -1,0 +1,118 @@
+"""The stack's services: what each is started with, and what is remembered of it."""
+
+import sys
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from trainyard.contract.outputs import StackOutputs
+
+POOL = "trainyard"
+WORKER = "laptop"
+LABELS = {"prefect": "Prefect", "mlflow": "MLflow", "worker": "worker"}
+USUAL_PORTS = {"prefect": 4200, "mlflow": 5000}
+
+
+class Running(BaseModel):
+    """A service that was started, and may have died since."""
+
+    pid: int
+    started: datetime
+    port: int | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where it listens, if it does."""
+        return f"http://127.0.0.1:{self.port}" if self.port else None
+
+    @property
+    def where(self) -> str:
+        return self.url or f"polls the pool {POOL}"
+
+
+class State(BaseModel):
+    """What `.trainyard/state.json` remembers."""
+
+    services: dict[str, Running] = {}
+
+
+@dataclass(frozen=True)
+class Command:
+    """How a service is started."""
+
+    command: list[str]
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    """Beside the stack's."""
+
+
+def command_of(name: str, home: Path, port: int | None, prefect: str | None) -> Command:
+    """How a service of the stack in `home` is started; `prefect` is what the worker polls."""
+    python = [sys.executable, "-m"]
+    listens = ["--host", "127.0.0.1", "--port", str(port)]
+    if name == "prefect":
+        return Command(
+            [*python, "prefect", "server", "start", *listens],
+            home,
+            {
+                # or its pages look for the API on 4200, whatever the port
+                "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
+                "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": (
+                    "trainyard.prefect.patches.sqlite_messaging"
+                ),
+            },
+        )
+    if name == "mlflow":
+        command = [*python, "mlflow", "server", *listens, "--workers", "1"]
+        command += ["--backend-store-uri", "sqlite:///mlflow.db"]
+        command += ["--artifacts-destination", str(home / "artifacts/mlflow")]
+        command += ["--allowed-hosts", "localhost:*,127.0.0.1:*"]
+        # 404 MB instead of 1.4 GB; nothing here uses jobs
+        return Command(command, home / "mlflow", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    command = [*python, "prefect", "worker", "start", "--type", "process", "--name", WORKER]
+    return Command(
+        [*command, "--pool", POOL, "--no-create-pool-if-not-found"],
+        home,
+        {
+            "PREFECT_API_URL": f"{prefect}/api",
+            # a person is waiting: look for runs every 2 s instead of 10
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            # the page's Cancel button ends the process too
+            "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
+        },
+    )
+
+
+def give_up_lost_runs(outputs: StackOutputs) -> None:
+    """Mark as crashed the runs whose worker was stopped under them.
+
+    Nobody else would: they would look as if they ran for ever.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+        WorkPoolFilter,
+        WorkPoolFilterName,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Crashed
+
+    going = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+    with (
+        temporary_settings({PREFECT_API_URL: outputs.prefect_api_url}),
+        get_client(sync_client=True) as client,
+    ):
+        for run in client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=going))
+            ),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
+        ):
+            client.set_flow_run_state(
+                run.id, Crashed(message="the stack was stopped under this run"), force=True
+            )
