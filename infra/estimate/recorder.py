@@ -53,6 +53,8 @@ class Resource:
     """The parent's type and name; names alone needn't differ."""
     protect: bool
     ignored: tuple[str, ...]
+    aliases: tuple[str, ...]
+    """Types that it had before; what is in it has moved with it."""
     dependencies: tuple[str, ...]
     custom: bool
     provider: str
@@ -203,6 +205,7 @@ class Recorder(mocks.MockMonitor):
                     parent=type_and_name(request.parent),
                     protect=request.protect,
                     ignored=tuple(request.ignoreChanges),
+                    aliases=tuple(alias.spec.type for alias in request.aliases),
                     dependencies=tuple(type_and_name(d) for d in request.dependencies),
                     custom=request.custom,
                     provider=request.provider,
