@@ -41,8 +41,6 @@ class DeliveryRolesArgs:
     """On these two roles, where an organization asks for one; they aren't bounded otherwise."""
     roles_boundary: str
     """On every role that the deploy role makes."""
-    claims: bool = True
-    """Trust the token's `repository_id` too. (An emulator may know its subject only.)"""
 
 
 class DeliveryRoles(pulumi.ComponentResource):
@@ -150,9 +148,8 @@ def trust(
             subject(args.repository, args.owner_id, args.repository_id, each)
             for each in environments
         ],
+        f"{ISSUER}:repository_id": args.repository_id,
     }
-    if args.claims:
-        exactly[f"{ISSUER}:repository_id"] = args.repository_id
     return iam.document(
         iam.Statement(
             "GitHub",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -115,9 +115,6 @@ SubnetId = Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
 Secret = Annotated[str, Field(pattern=f"^{SECRET_ARN}")]
 Environment = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
-# What an emulator may lack, with the reason: a rehearsal's settings name it, nobody else's should.
-# - oidc-repository-id: MiniStack knows a token's subject, not its other claims.
-LeftOut = Literal["oidc-repository-id"]
 
 
 def setting(default: Any, description: str, allowed: str, **constraints: Any) -> Any:
@@ -376,11 +373,6 @@ class Settings(BaseModel):
         "`trainyard-stack` is activated for cost allocation; 0 makes no budget.",
         "0 or more",
         ge=0,
-    )
-    leave_out: tuple[LeftOut, ...] = setting(
-        (),
-        "What an emulator can't hold. For rehearsals only.",
-        f"any of {', '.join(get_args(LeftOut))}",
     )
 
     @property

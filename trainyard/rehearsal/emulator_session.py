@@ -289,7 +289,6 @@ class Session:
             "account",
             kind="account",
             stateBucket="acme-state",
-            leaveOut=["oidc-repository-id"],  # the emulator knows a token's subject only
             **REPOSITORY,
         )
         self.pulumi("account", "stack", "select", "--create")
@@ -359,6 +358,7 @@ def token(subject: str, **others: str) -> str:
         "iss": "https://token.actions.githubusercontent.com",
         "aud": "sts.amazonaws.com",
         "sub": subject,
+        "repository_id": REPOSITORY["githubRepositoryId"],
         "iat": now,
         "exp": now + 3600,
         **others,
