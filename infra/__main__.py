@@ -19,7 +19,7 @@ from infra.site import AwsContext
 from trainyard.contract.naming import READY, RELEASE, STACK_TAG, Location, Names
 from trainyard.contract.readiness import NOTHING_DONE
 from trainyard.contract.release import ReleaseRecord
-from trainyard.contract.settings import SettingsError
+from trainyard.contract.stack_config import SettingsError
 
 
 def main() -> None:

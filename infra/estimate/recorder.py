@@ -17,7 +17,7 @@ from pulumi.runtime import mocks, rpc, run_in_stack, set_all_config, settings
 
 from infra.settings import Settings
 from trainyard.contract.naming import OUTPUTS, READY, RELEASE
-from trainyard.contract.settings import as_texts, declared
+from trainyard.contract.stack_config import as_texts, declared
 from trainyard.paths import PROGRAM
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from infra.estimate.recorder import Recording
 from tests.infra.example_stacks import stack
-from trainyard.contract.settings import PROFILES
+from trainyard.contract.profiles import PROFILES
 
 FOLDER = Path(__file__).parent / "golden"
 NAMES = ("account", *PROFILES)

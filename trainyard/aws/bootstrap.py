@@ -22,7 +22,8 @@ from typing import Any
 
 from trainyard.aws.pulumi_cli import NO_PULUMI, Pulumi
 from trainyard.contract.naming import PREVIEW_ENVIRONMENT, Names
-from trainyard.contract.settings import Settings, config_of
+from trainyard.contract.settings import Settings
+from trainyard.contract.stack_config import config_of
 from trainyard.paths import PROGRAM
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError

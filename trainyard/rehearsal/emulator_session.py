@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from trainyard.contract.outputs import WEBHOOK
-from trainyard.contract.settings import config_of
+from trainyard.contract.stack_config import config_of
 from trainyard.delivery.images import base_image, index_options
 from trainyard.paths import PROGRAM, REPO
 from trainyard.tools.docker import DockerError, client, docker
