@@ -18,7 +18,7 @@ from trainyard.contract.stack_config import SettingsError, as_texts, read_config
 
 class Settings(contract.Settings):
     """What a stack is told. Add fields of your own here; Pulumi.<stack>.yaml has them in camelCase
-    (`trainyard:lakeBucket`), and environment.py hands them to the components that need them.
+    (`trainyard:lakeBucket`), and parts.py hands them to the components that need them.
 
     People read the second argument; `pattern=`, `ge=` or a Literal type is what checks a value:
         lake_bucket: str = contract.setting(
