@@ -95,10 +95,11 @@ format: .venv/.dev ## let ruff put the code in shape
 	@$(call takes,)
 	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format .
 
-generate: .venv/.dev ## write anew what is generated: Pulumi.yaml's settings, infra/README.md's tables, the tests' golden tables
+SNAPSHOTS := tests/infra/test_golden.py tests/trainyard/prefect/test_work_pool.py
+generate: .venv/.dev .venv-emulator/.emulator ## write anew what is generated: Pulumi.yaml's settings, infra/README.md's tables, the tests' snapshots
 	@$(call takes,)
 	@$(PY) -W ignore -m infra.estimate.generate
-	@$(PY) -W ignore -m tests.infra.golden
+	@$(PY) -m pytest -q --snapshot-update $(SNAPSHOTS)
 
 # dev holds nearly all that these smaller groups hold, so they follow its versions
 lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions)

@@ -13,12 +13,13 @@ from pulumi.runtime.config import CONFIG
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from infra.account import account
-from infra.environment import AwsContext, environment
+from infra.environment import environment
 from infra.settings import Settings, parse
+from infra.site import AwsContext
 from trainyard.contract.naming import READY, RELEASE, STACK_TAG, Location, Names
 from trainyard.contract.readiness import NOTHING_DONE
 from trainyard.contract.release import ReleaseRecord
-from trainyard.contract.settings import SettingsError
+from trainyard.contract.stack_config import SettingsError
 
 
 def main() -> None:

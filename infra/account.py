@@ -40,7 +40,6 @@ def account(
                 state_key_arn=settings.state_key_arn,
                 permissions_boundary=settings.permissions_boundary,
                 roles_boundary=settings.permissions_boundary or location.boundary_arn,
-                claims="oidc-repository-id" not in settings.leave_out,
             ),
             opts,
         )

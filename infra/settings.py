@@ -12,22 +12,27 @@ from typing import Any
 import yaml
 
 from trainyard.contract import settings as contract
-from trainyard.contract.settings import CrossFieldRule, SettingsError, as_texts, read_config
+from trainyard.contract import stack_config
+from trainyard.contract.stack_config import SettingsError, as_texts, read_config
 
 
 class Settings(contract.Settings):
     """What a stack is told. Add fields of your own here; Pulumi.<stack>.yaml has them in camelCase
-    (`trainyard:lakeBucket`), and environment.py hands them to the components that need them.
+    (`trainyard:lakeBucket`), and parts.py hands them to the components that need them.
 
-    People read the third argument; `pattern=`, `ge=` or a Literal type is what checks a value:
+    People read the second argument; `pattern=`, `ge=` or a Literal type is what checks a value:
         lake_bucket: str = contract.setting(
-            "", "Where raw data lands.", "a bucket's name", pattern=r"^$|^[a-z0-9][a-z0-9.-]+$"
+            "Where raw data lands.", "a bucket's name", pattern=r"^$|^[a-z0-9][a-z0-9.-]+$"
         )
+
+    What must hold between settings is a validator of pydantic's, which sees the settings above:
+        @field_validator("lake_bucket")
+        @classmethod
+        def _has_sources(cls, value: str, info: ValidationInfo) -> str:
+            if value and not info.data.get("source_prefixes"):
+                raise contract.ContradictionError("empty, because there are no sourcePrefixes")
+            return value
     """
-
-
-# What must hold between settings of your own, beside Trainyard's rules.
-RULES: tuple[CrossFieldRule, ...] = ()
 
 
 def parse(stack: str, config: Mapping[str, Any]) -> Settings:
@@ -36,7 +41,7 @@ def parse(stack: str, config: Mapping[str, Any]) -> Settings:
     Raises:
         SettingsError: something is wrong with them; it has all of it.
     """
-    return contract.parse(stack, config, Settings, (*contract.CROSS_FIELD_RULES, *RULES))
+    return stack_config.parse(stack, config, Settings)
 
 
 def main(arguments: list[str]) -> int:

@@ -11,14 +11,16 @@ from pydantic import BaseModel
 
 from infra.components.artifact_store import FLOWS, ArtifactStore
 from infra.components.cluster import Cluster
-from infra.components.deployer import Deployer, Tunnel
 from infra.components.event_observer import EventObserver
+from infra.components.fargate import Service
 from infra.components.flow_runs import FlowRuns
 from infra.components.network import Placement
+from infra.components.one_off_task import OneOffTask
 from infra.components.prefect_api import PrefectApi
 from infra.components.prefect_server import PrefectServer
 from infra.components.secret import SecretField
 from infra.components.tracking_server import ADMIN, TrackingServer
+from infra.components.worker import Worker
 from infra.settings import Settings
 from trainyard.contract.naming import IMAGES, Location, repository
 from trainyard.contract.outputs import EcsWorkPool, StackOutputs
@@ -26,7 +28,7 @@ from trainyard.contract.outputs import EcsWorkPool, StackOutputs
 
 @dataclass(frozen=True)
 class Parts:
-    """The components that StackOutputs tell of."""
+    """The components that StackOutputs and alarms are about."""
 
     placement: Placement
     store: ArtifactStore
@@ -37,8 +39,15 @@ class Parts:
     run_secrets: Mapping[str, SecretField]
     flow_runs: FlowRuns
     observer: EventObserver
-    deployer: Deployer
-    tunnel: Tunnel
+    worker: Worker
+    deployer: OneOffTask
+    tunnel: OneOffTask
+
+    @property
+    def services(self) -> dict[str, Service]:
+        """The ECS services, by the name that they have in alarms and outputs."""
+        found = {"worker": self.worker, "mlflow": self.tracking, "prefect": self.server}
+        return {name: part.service for name, part in found.items() if part}
 
 
 def build(model: type[BaseModel], **fields: Input[Any]) -> Output[dict[str, Any]]:

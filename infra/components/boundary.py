@@ -55,6 +55,14 @@ def most(at: Location, source_prefixes: Sequence[str]) -> list[iam.Statement]:
         iam.anywhere("RegistryLogin", "ecr:GetAuthorizationToken"),
         iam.anywhere("DescribeTaskDefinitions", "ecs:DescribeTaskDefinition"),
         iam.anywhere("Tunnel", "ssmmessages:Create*Channel", "ssmmessages:Open*Channel"),
+        *_data(at, source_prefixes),
+        *_runs(at),
+    ]
+
+
+def _data(at: Location, source_prefixes: Sequence[str]) -> list[iam.Statement]:
+    """What can be read, and what can be written."""
+    return [
         iam.allow(
             "Images",
             "ecr:BatchCheckLayerAvailability",
@@ -97,6 +105,12 @@ def most(at: Location, source_prefixes: Sequence[str]) -> list[iam.Statement]:
             "logs:PutLogEvents",
             on=[at.arn("logs", "log-group:/trainyard/*")],
         ),
+    ]
+
+
+def _runs(at: Location) -> list[iam.Statement]:
+    """What starting flow runs and watching them takes."""
+    return [
         iam.allow(
             "Events",
             "sqs:ChangeMessageVisibility",

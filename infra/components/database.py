@@ -2,6 +2,7 @@
 one by one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -91,7 +92,21 @@ class Database(pulumi.ComponentResource):
             )
             for kind in LOGS
         ]
-        instance = aws.rds.Instance(
+        instance = self._instance(name, args, secret.password, subnets.name, parameters.name, logs)
+        self.address, self.identifier = instance.address, instance.identifier
+        self.password = secret.field("password")
+        self.register_outputs({"address": self.address})
+
+    def _instance(
+        self,
+        name: str,
+        args: DatabaseArgs,
+        password: Input[str],
+        subnets: Input[str],
+        parameters: Input[str],
+        logs: Sequence[pulumi.Resource],
+    ) -> aws.rds.Instance:
+        return aws.rds.Instance(
             f"{name}-postgres",
             identifier=name,  # the log groups' names depend on it
             engine="postgres",
@@ -106,10 +121,10 @@ class Database(pulumi.ComponentResource):
             snapshot_identifier=args.snapshot or None,
             db_name=FIRST_DATABASE,
             username=USER,
-            password=secret.password,
+            password=password,
             port=PORT,
-            parameter_group_name=parameters.name,
-            db_subnet_group_name=subnets.name,
+            parameter_group_name=parameters,
+            db_subnet_group_name=subnets,
             vpc_security_group_ids=[self._group.id],
             publicly_accessible=False,
             multi_az=args.standby,
@@ -134,9 +149,6 @@ class Database(pulumi.ComponentResource):
                 ignore_changes=[] if args.snapshot else ["snapshotIdentifier"],
             ),
         )
-        self.address, self.identifier = instance.address, instance.identifier
-        self.password = secret.field("password")
-        self.register_outputs({"address": self.address})
 
     def let_in(self, name: str, group: Input[str], opts: ResourceOptions) -> None:
         """Open the database to the members of a security group."""

@@ -2,6 +2,7 @@
 live.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -73,31 +74,11 @@ class Network(pulumi.ComponentResource):
             raise ValueError("a network has no NAT gateway, one, or one in each zone")
         inside = ResourceOptions(parent=self)
         public_cidrs, private_cidrs = subnet_cidrs(args.cidr, len(args.zones))
-
-        def called(part: str) -> dict[str, Input[str]]:
-            return {"Name": f"{name}-{part}"}
-
-        self.vpc = aws.ec2.Vpc(
-            f"{name}-vpc",
-            cidr_block=args.cidr,
-            enable_dns_hostnames=True,  # Cloud Map and private endpoints need both
-            enable_dns_support=True,
-            tags=called("vpc"),
-            opts=inside,
-        )
-        # Whatever forgets to name a security group gets one that lets nothing through.
-        aws.ec2.DefaultSecurityGroup(
-            f"{name}-default",
-            vpc_id=self.vpc.id,
-            ingress=[],
-            egress=[],
-            tags=called("default-closed"),
-            opts=inside,
-        )
+        self.vpc = self._closed_vpc(name, args.cidr)
         gateway = aws.ec2.InternetGateway(
-            f"{name}-internet", vpc_id=self.vpc.id, tags=called("internet"), opts=inside
+            f"{name}-internet", vpc_id=self.vpc.id, tags={"Name": f"{name}-internet"}, opts=inside
         )
-        public_routes = self._routes(f"{name}-public", called("public"))
+        public_routes = self._routes(f"{name}-public")
         aws.ec2.Route(
             f"{name}-public-out",
             route_table_id=public_routes.id,
@@ -105,26 +86,14 @@ class Network(pulumi.ComponentResource):
             gateway_id=gateway.id,
             opts=inside,
         )
-        public, private, route_tables = [], [], [public_routes]
-        nats: list[aws.ec2.NatGateway] = []
+        public, nats, private, route_tables = [], [], [], [public_routes]
         for i, zone in enumerate(args.zones):
             subnet = self._subnet(f"{name}-public-{i}", zone, public_cidrs[i], public_routes)
             public.append(subnet)
             if i < args.nat_gateways:
-                address = aws.ec2.Eip(
-                    f"{name}-nat-{i}", domain="vpc", tags=called(f"nat-{i}"), opts=inside
-                )
-                nats.append(
-                    aws.ec2.NatGateway(
-                        f"{name}-nat-{i}",
-                        subnet_id=subnet.id,
-                        allocation_id=address.id,
-                        tags=called(f"nat-{i}"),
-                        opts=ResourceOptions(parent=self, depends_on=[gateway]),
-                    )
-                )
+                nats.append(self._nat(f"{name}-nat-{i}", subnet, gateway))
         for i, zone in enumerate(args.zones):
-            routes = self._routes(f"{name}-private-{i}", called(f"private-{i}"))
+            routes = self._routes(f"{name}-private-{i}")
             route_tables.append(routes)
             if nats:
                 aws.ec2.Route(
@@ -135,16 +104,7 @@ class Network(pulumi.ComponentResource):
                     opts=inside,
                 )
             private.append(self._subnet(f"{name}-private-{i}", zone, private_cidrs[i], routes))
-        # Free, and it keeps the heaviest traffic off the NAT.
-        aws.ec2.VpcEndpoint(
-            f"{name}-s3",
-            vpc_id=self.vpc.id,
-            service_name=f"com.amazonaws.{args.location.region}.s3",
-            vpc_endpoint_type="Gateway",
-            route_table_ids=[table.id for table in route_tables],
-            tags=called("s3"),
-            opts=inside,
-        )
+        self._s3_endpoint(f"{name}-s3", args.location.region, route_tables)
         private_ids = tuple(subnet.id for subnet in private)
         if args.interface_endpoints:
             self._interface_endpoints(name, args, private_ids)
@@ -159,9 +119,57 @@ class Network(pulumi.ComponentResource):
         )
         self.register_outputs({"vpc_id": self.vpc.id})
 
-    def _routes(self, name: str, tags: dict[str, Input[str]]) -> aws.ec2.RouteTable:
+    def _closed_vpc(self, name: str, cidr: str) -> aws.ec2.Vpc:
+        inside = ResourceOptions(parent=self)
+        vpc = aws.ec2.Vpc(
+            f"{name}-vpc",
+            cidr_block=cidr,
+            enable_dns_hostnames=True,  # Cloud Map and private endpoints need both
+            enable_dns_support=True,
+            tags={"Name": f"{name}-vpc"},
+            opts=inside,
+        )
+        # Whatever forgets to name a security group gets one that lets nothing through.
+        aws.ec2.DefaultSecurityGroup(
+            f"{name}-default",
+            vpc_id=vpc.id,
+            ingress=[],
+            egress=[],
+            tags={"Name": f"{name}-default-closed"},
+            opts=inside,
+        )
+        return vpc
+
+    def _nat(
+        self, name: str, subnet: aws.ec2.Subnet, gateway: aws.ec2.InternetGateway
+    ) -> aws.ec2.NatGateway:
+        tags: dict[str, Input[str]] = {"Name": name}
+        address = aws.ec2.Eip(name, domain="vpc", tags=tags, opts=ResourceOptions(parent=self))
+        return aws.ec2.NatGateway(
+            name,
+            subnet_id=subnet.id,
+            allocation_id=address.id,
+            tags=tags,
+            opts=ResourceOptions(parent=self, depends_on=[gateway]),
+        )
+
+    def _s3_endpoint(
+        self, name: str, region: str, route_tables: Sequence[aws.ec2.RouteTable]
+    ) -> None:
+        # Free, and it keeps the heaviest traffic off the NAT.
+        aws.ec2.VpcEndpoint(
+            name,
+            vpc_id=self.vpc.id,
+            service_name=f"com.amazonaws.{region}.s3",
+            vpc_endpoint_type="Gateway",
+            route_table_ids=[table.id for table in route_tables],
+            tags={"Name": name},
+            opts=ResourceOptions(parent=self),
+        )
+
+    def _routes(self, name: str) -> aws.ec2.RouteTable:
         return aws.ec2.RouteTable(
-            name, vpc_id=self.vpc.id, tags=tags, opts=ResourceOptions(parent=self)
+            name, vpc_id=self.vpc.id, tags={"Name": name}, opts=ResourceOptions(parent=self)
         )
 
     def _subnet(

@@ -52,30 +52,17 @@ def serve(
     `migrating` are the migration's variables, which the service has too; `migrating_with` are its
     secrets beside the database's.
     """
-    database: dict[str, Input[str]] = {
-        # libpq's own names: no address with a password in it exists anywhere.
-        "PGHOST": args.database.address,
-        "PGPORT": str(PORT),
-        "PGSSLMODE": "require",
-        "PGUSER": USER,
-        **migrating,
-    }
+    environment = {**_database_variables(args.database), **migrating}
     password = {"PGPASSWORD": args.database.password}
+    own = replace(
+        container,
+        environment={**environment, **container.environment},
+        secrets={**password, **container.secrets},
+    )
     service = Service(
         name,
         ServiceArgs(
-            task=TaskArgs(
-                platform=args.platform,
-                container_name=container_name,
-                container=replace(
-                    container,
-                    environment={**database, **container.environment},
-                    secrets={**password, **container.secrets},
-                ),
-                size=size,
-                log_group=args.log_group,
-                rights=rights,
-            ),
+            task=TaskArgs(args.platform, container_name, own, size, args.log_group, rights),
             cluster_arn=args.cluster_arn,
             placement=args.placement,
             count=args.count,
@@ -86,22 +73,29 @@ def serve(
         ),
         opts=inside,
     )
+    migrate = Container(
+        image=args.image,
+        command=("python", "-m", "trainyard.prefect.migrate", dns_name),
+        environment=environment,
+        secrets={**password, **(migrating_with or {})},
+    )
     migration = Task(
         f"{name}-migrate",
         TaskArgs(
-            platform=args.platform,
-            container_name="migrate",
-            container=Container(
-                image=args.image,
-                command=("python", "-m", "trainyard.prefect.migrate", dns_name),
-                environment=database,
-                secrets={**password, **(migrating_with or {})},
-            ),
-            size=Size(256, 1024),
-            log_group=args.migration_log_group,
+            args.platform, "migrate", migrate, Size(256, 1024), log_group=args.migration_log_group
         ),
         opts=inside,
     )
     # The migration runs with the service's own security group.
     args.database.let_in(f"{name}-database", service.security_group_id, inside)
     return service, migration
+
+
+def _database_variables(database: Database) -> dict[str, Input[str]]:
+    # libpq's own names: no address with a password in it exists anywhere.
+    return {
+        "PGHOST": database.address,
+        "PGPORT": str(PORT),
+        "PGSSLMODE": "require",
+        "PGUSER": USER,
+    }

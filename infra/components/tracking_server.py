@@ -78,35 +78,7 @@ class TrackingServer(pulumi.ComponentResource):
             what="MLflow tracking server",
             dns_name=DNS_NAME,
             container_name="mlflow",
-            container=Container(
-                image=args.server.image,
-                command=(
-                    *("mlflow", "server", "--host", "0.0.0.0"),  # noqa: S104 (its task's address)
-                    *("--port", str(PORT), "--workers", "1", "--app-name", "basic-auth"),
-                    *("--backend-store-uri", "postgresql+psycopg:///mlflow"),
-                    "--artifacts-destination",
-                    pulumi.Output.format("s3://{0}/{1}", args.store.bucket, MLFLOW[:-1]),
-                ),
-                environment={
-                    "AWS_DEFAULT_REGION": args.server.platform.location.region,
-                    "MLFLOW_AUTH_ADMIN_USERNAME": ADMIN,
-                    "MLFLOW_AUTH_CONFIG_PATH": "/app/docker/mlflow/basic_auth.ini",
-                    # Any other name in a request's Host is refused, and the list replaces
-                    # MLflow's own.
-                    "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(
-                        [host, f"{host}:*", "localhost:*", "127.0.0.1:*"]
-                    ),
-                    # Ten processes and a gigabyte that a tracking server has no use for.
-                    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                },
-                secrets={
-                    ADMIN_PASSWORD: self.admin.field("password"),
-                    "MLFLOW_FLASK_SERVER_SECRET_KEY": session.field("password"),
-                },
-                port=PORT,
-                health_path="/health",
-                slow_start_seconds=120,
-            ),
+            container=container(args, host, self.admin, session),
             size=Size(256, 1024),
             migrating={"HOME": "/tmp"},  # noqa: S108 (the one folder it may write)
             # MLflow itself takes it at its first start only.
@@ -114,3 +86,38 @@ class TrackingServer(pulumi.ComponentResource):
             rights=rights,
         )
         self.register_outputs({"uri": self.uri})
+
+
+def container(
+    args: TrackingServerArgs, host: str, admin: GeneratedSecret, session: GeneratedSecret
+) -> Container:
+    """MLflow's own; `host` is the name under which it may be asked."""
+    return Container(
+        image=args.server.image,
+        command=(
+            *("mlflow", "server", "--host", "0.0.0.0"),  # noqa: S104 (its task's address)
+            *("--port", str(PORT), "--workers", "1", "--app-name", "basic-auth"),
+            *("--backend-store-uri", "postgresql+psycopg:///mlflow"),
+            "--artifacts-destination",
+            pulumi.Output.format("s3://{0}/{1}", args.store.bucket, MLFLOW[:-1]),
+        ),
+        environment={
+            "AWS_DEFAULT_REGION": args.server.platform.location.region,
+            "MLFLOW_AUTH_ADMIN_USERNAME": ADMIN,
+            "MLFLOW_AUTH_CONFIG_PATH": "/app/docker/mlflow/basic_auth.ini",
+            # Any other name in a request's Host is refused, and the list replaces
+            # MLflow's own.
+            "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(
+                [host, f"{host}:*", "localhost:*", "127.0.0.1:*"]
+            ),
+            # Ten processes and a gigabyte that a tracking server has no use for.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
+        secrets={
+            ADMIN_PASSWORD: admin.field("password"),
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": session.field("password"),
+        },
+        port=PORT,
+        health_path="/health",
+        slow_start_seconds=120,
+    )

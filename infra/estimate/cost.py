@@ -17,8 +17,9 @@ from typing import Any
 
 from infra.estimate import recorder
 from infra.estimate.recorder import Recording, Resource
+from trainyard.contract.profiles import PROFILES
 from trainyard.contract.readiness import Servers, note
-from trainyard.contract.settings import PROFILES, config_of
+from trainyard.contract.stack_config import config_of
 
 PRICES: Mapping[str, Any] = json.loads((Path(__file__).parent / "prices.json").read_text())
 HOURS: int = PRICES["hours_a_month"]

@@ -8,13 +8,12 @@ import json
 import sys
 from dataclasses import fields
 
-from pydantic.alias_generators import to_camel
-
 from infra.estimate import cost
 from infra.estimate.recorder import Recording
 from infra.settings import Settings
 from trainyard.contract.generated import between_marks
-from trainyard.contract.settings import PROFILES, Profile, allowed, declared
+from trainyard.contract.profiles import PROFILES, Profile
+from trainyard.contract.stack_config import allowed, declared, described
 from trainyard.paths import PROGRAM
 
 
@@ -43,16 +42,14 @@ def project_config() -> str:
     return "\n".join(lines) + "\n"
 
 
-def settings_table() -> str:
-    """The settings as a Markdown table."""
+def settings_table(by: str) -> str:
+    """The settings that `by` writes, as a Markdown table."""
     rows = ["| setting | default | allowed | what it does |", "|---|---|---|---|"]
-    known = {to_camel(name): field for name, field in Settings.model_fields.items()}
-    for key, entry in declared(Settings).items():
-        default = json.dumps(entry["default"]) if entry["default"] not in ("", [], {}) else ""
-        field = known[key]
-        rows.append(
-            f"| `{key}` | {default and f'`{default}`'} | {allowed(field)} | {field.description} |"
-        )
+    for key, schema in described(Settings).items():
+        if schema.get("by", "owner") != by:
+            continue
+        default = "" if schema["default"] in ("", [], {}) else f"`{json.dumps(schema['default'])}`"
+        rows.append(f"| `{key}` | {default} | {allowed(schema)} | {schema['description']} |")
     return "\n".join(rows) + "\n"
 
 
@@ -71,7 +68,8 @@ def generated() -> dict[str, dict[str, str]]:
     return {
         "Pulumi.yaml": {"settings": project_config()},
         "README.md": {
-            "settings": settings_table(),
+            "settings": settings_table("owner"),
+            "bootstrap": settings_table("bootstrap"),
             "profiles": profiles_table(),
             "prices": cost.table(),
             "picture": picture(cost.running(profile="standard")),

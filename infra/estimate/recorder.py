@@ -17,7 +17,7 @@ from pulumi.runtime import mocks, rpc, run_in_stack, set_all_config, settings
 
 from infra.settings import Settings
 from trainyard.contract.naming import OUTPUTS, READY, RELEASE
-from trainyard.contract.settings import as_texts, declared
+from trainyard.contract.stack_config import as_texts, declared
 from trainyard.paths import PROGRAM
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
@@ -53,6 +53,8 @@ class Resource:
     """The parent's type and name; names alone needn't differ."""
     protect: bool
     ignored: tuple[str, ...]
+    aliases: tuple[str, ...]
+    """Types that it had before; what is in it has moved with it."""
     dependencies: tuple[str, ...]
     custom: bool
     provider: str
@@ -203,6 +205,7 @@ class Recorder(mocks.MockMonitor):
                     parent=type_and_name(request.parent),
                     protect=request.protect,
                     ignored=tuple(request.ignoreChanges),
+                    aliases=tuple(alias.spec.type for alias in request.aliases),
                     dependencies=tuple(type_and_name(d) for d in request.dependencies),
                     custom=request.custom,
                     provider=request.provider,

@@ -201,7 +201,6 @@ def account(ministack: str, tmp_path: Path) -> Iterator[Cloud]:
         kind="account",
         durable=False,
         stateBucket="acme-state",
-        leaveOut=["oidc-repository-id"],
         **REPOSITORY,
     )
     session.pulumi("account").make()

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationInfo, field_validator
 
-from infra.settings import main, parse
+from infra.settings import Settings, main, parse
 from tests.conftest import ROOT
-from trainyard.contract.settings import CrossFieldRule, SettingsError
+from trainyard.contract.settings import ContradictionError, setting
+from trainyard.contract.stack_config import SettingsError
 
 FILES = sorted((ROOT / "infra").glob("Pulumi.*.yaml"))
 
@@ -40,9 +42,18 @@ def test_a_file_that_cannot_be_used_says_why(
 
 
 def test_a_rule_of_ones_own_is_held_like_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    spot = CrossFieldRule(
-        ("profile", "durable"), lambda s: s.profile == "minimal" and s.durable, "ha"
-    )
-    monkeypatch.setattr("infra.settings.RULES", (spot,))
-    with pytest.raises(SettingsError, match="profile = minimal: should be ha"):
-        parse("dev", {"aws:region": "us-east-1", "trainyard:profile": "minimal"})
+    class Ours(Settings):
+        lake_bucket: str = setting("Where raw data lands.", "a bucket's name")
+
+        @field_validator("lake_bucket")
+        @classmethod
+        def _is_for_ha(cls, value: str, info: ValidationInfo) -> str:
+            if value and info.data.get("profile") != "ha":
+                raise ContradictionError("empty, because profile isn't ha")
+            return value
+
+    monkeypatch.setattr("infra.settings.Settings", Ours)
+    config = {"aws:region": "us-east-1", "trainyard:lakeBucket": "rides"}
+    with pytest.raises(SettingsError, match=r"lakeBucket = rides: should be empty, because prof"):
+        parse("dev", config)
+    assert parse("dev", config | {"trainyard:profile": "ha"})

@@ -19,7 +19,8 @@ from typing import Any
 
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.contract.naming import PREVIEW_ENVIRONMENT, Names
-from trainyard.contract.settings import Settings, config_of
+from trainyard.contract.settings import Settings
+from trainyard.contract.stack_config import config_of
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
 from trainyard.tools.gh import GhError, gh, logged_in

@@ -20,7 +20,7 @@ from typing import Any
 from trainyard.aws.ecs_tasks import aws
 from trainyard.aws.pulumi_cli import HOW_TO_INSTALL, OLDEST_PULUMI, Pulumi, typed
 from trainyard.aws.stack import run_deployer
-from trainyard.contract.settings import config_of
+from trainyard.contract.stack_config import config_of
 from trainyard.paths import PROGRAM, REPO
 from trainyard.prefect.health import Check, guarded, tell
 from trainyard.tools.errors import StackError

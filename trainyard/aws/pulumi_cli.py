@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from trainyard.contract.settings import read_config
+from trainyard.contract.stack_config import read_config
 from trainyard.paths import PROGRAM
 from trainyard.tools.errors import StackError
 

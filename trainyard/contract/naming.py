@@ -29,15 +29,12 @@ class Names:
 
     @property
     def prefix(self) -> str:
-        """What every name of the stack begins with."""
         return f"trainyard-{self.stack}"
 
     def __call__(self, part: str) -> str:
-        """A component's name."""
         return f"{self.prefix}-{part}"
 
     def log_group(self, part: str) -> str:
-        """A component's log group."""
         return f"/trainyard/{self.stack}/{part}"
 
     @property
@@ -46,12 +43,10 @@ class Names:
         return f"/trainyard/{self.stack}"
 
     def parameter(self, part: str) -> str:
-        """One of them."""
         return f"{self.parameters}/{part}"
 
     @property
     def namespace(self) -> str:
-        """The private DNS zone of the stack's servers."""
         return f"{self.stack}.trainyard.internal"
 
 
@@ -61,7 +56,6 @@ OUTPUTS, READY, RELEASE, RELEASES = "outputs", "ready", "release", "releases"
 
 
 def repository(name: str) -> str:
-    """An image repository's name in the account's registry."""
     return f"trainyard/{name}"
 
 
@@ -86,7 +80,6 @@ class Location:
         return f"arn:{self.partition}:{service}::{owner}:{resource}"
 
     def bucket_arn(self, name: str) -> str:
-        """A bucket's ARN, from its name."""
         return self.global_arn("s3", name, account="")
 
     @property

@@ -22,7 +22,7 @@ import yaml
 
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.contract.outputs import WEBHOOK
-from trainyard.contract.settings import config_of
+from trainyard.contract.stack_config import config_of
 from trainyard.delivery.images import base_image, index_options
 from trainyard.paths import PROGRAM, REPO
 from trainyard.tools.docker import DockerError, client, docker
@@ -289,7 +289,6 @@ class Session:
             "account",
             kind="account",
             stateBucket="acme-state",
-            leaveOut=["oidc-repository-id"],  # the emulator knows a token's subject only
             **REPOSITORY,
         )
         account = self.pulumi("account")
@@ -351,6 +350,7 @@ def token(subject: str, **others: str) -> str:
         "iss": "https://token.actions.githubusercontent.com",
         "aud": "sts.amazonaws.com",
         "sub": subject,
+        "repository_id": REPOSITORY["githubRepositoryId"],
         "iat": now,
         "exp": now + 3600,
         **others,

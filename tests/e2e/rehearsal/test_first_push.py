@@ -144,9 +144,6 @@ def account(emulator: Session, tmp_path_factory: pytest.TempPathFactory) -> Iter
     )
     for name in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE"):
         del found.environment[name]
-    # The emulator knows a token's subject only.
-    left_out = {"config": {"trainyard:leaveOut": ["oidc-repository-id"]}}
-    found.file("account").write_text(yaml.safe_dump(left_out))
     found.run("git", "init", "-q", "-b", "main")
     # links here, and folders in a clone
     (folder / ".git/info/exclude").write_text(".venv*\n")

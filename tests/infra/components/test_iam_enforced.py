@@ -13,7 +13,7 @@ import pytest
 
 from infra.estimate.recorder import ACCOUNT, REGION, Recording
 from tests.infra.components.emulated_iam import HERE, client, refused
-from tests.infra.example_stacks import STACKS, recorded, stack
+from tests.infra.example_stacks import stack
 from trainyard.rehearsal.emulator_session import Session
 
 pytestmark = pytest.mark.server
@@ -34,7 +34,7 @@ TRUST = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", *
 @pytest.fixture(scope="module")
 def account() -> Recording:
     """The account's stack."""
-    return recorded(**STACKS["account"], leaveOut=["oidc-repository-id"])
+    return stack("account")
 
 
 @pytest.fixture(scope="module")
@@ -305,8 +305,12 @@ def test_anyone_else_is_refused(url: str, github: dict[str, str], subject: str) 
 
 @pytest.mark.parametrize(
     "claims",
-    [{"aud": "https://github.com/acme"}, {"iss": "https://token.example.com"}],
-    ids=["audience", "issuer"],
+    [
+        {"aud": "https://github.com/acme"},
+        {"iss": "https://token.example.com"},
+        {"repository_id": "23"},
+    ],
+    ids=["audience", "issuer", "repository"],
 )
 @pytest.mark.parametrize(("role", "environment"), [("deploy", "prod"), ("preview", "preview")])
 def test_a_token_for_somebody_else_is_refused(

@@ -6,7 +6,7 @@ import pytest
 
 from infra.estimate import cost
 from tests.infra.example_stacks import STACKS, stack
-from trainyard.contract.settings import PROFILES
+from trainyard.contract.profiles import PROFILES
 
 
 @pytest.mark.parametrize("name", STACKS)

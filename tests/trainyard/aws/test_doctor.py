@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / part).symlink_to(ROOT / part)
     monkeypatch.setattr(doctor, "REPO", tmp_path)
     monkeypatch.setattr(doctor, "PROGRAM", tmp_path)
-    monkeypatch.setattr("trainyard.contract.settings.PROGRAM", tmp_path)
+    monkeypatch.setattr("trainyard.contract.stack_config.PROGRAM", tmp_path)
     (tmp_path / "requirements").mkdir()
     for group in doctor.ENVIRONMENTS:
         (tmp_path / f"requirements/{group}.txt").touch()

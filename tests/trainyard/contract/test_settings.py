@@ -1,5 +1,6 @@
 """Settings: what a stack's file may say, and what it is told when it can't be used."""
 
+import ast
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,13 +13,9 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from trainyard.contract import settings as contract
-from trainyard.contract.settings import (
-    CROSS_FIELD_RULES,
-    Settings,
-    SettingsError,
-    config_of,
-    declared,
-)
+from trainyard.contract import stack_config
+from trainyard.contract.settings import Settings
+from trainyard.contract.stack_config import SettingsError, config_of, declared
 
 KEY_ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:trainyard-prefect-AbCdEf"
 URL = "https://api.prefect.cloud/api/accounts/a/workspaces/w"
@@ -29,7 +26,7 @@ def config(**given: Any) -> dict[str, Any]:
 
 
 def parse(stack: str, config: Mapping[str, Any]) -> Settings:
-    return contract.parse(stack, config, Settings)
+    return stack_config.parse(stack, config, Settings)
 
 
 def problems(stack: str = "dev", /, **given: Any) -> dict[str, str]:
@@ -200,7 +197,22 @@ def test_settings_that_contradict_each_other_are_refused(key: str, given: dict[s
 
 
 def test_every_contradiction_has_its_test() -> None:
-    assert [rule.keys[0] for rule in CROSS_FIELD_RULES] == [key for key, _ in CONTRADICTORY]
+    said = {problems(**given)[key] for key, given in CONTRADICTORY}
+    source = ast.parse(Path(contract.__file__).read_text())
+    raised = [
+        node.exc.args[0]
+        for node in ast.walk(source)
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
+        and ast.unparse(node.exc.func) == "ContradictionError"
+    ]
+    missing = []
+    for text in raised:
+        constant = text.value if isinstance(text, ast.Constant) else text.values[0].value
+        if not any(each.startswith(constant) for each in said):
+            missing.append(constant)
+    assert raised
+    assert not missing
 
 
 @given(st.dictionaries(st.sampled_from([to_camel(n) for n in Settings.model_fields]), st.text()))
@@ -216,13 +228,13 @@ def test_declared_defaults_are_a_valid_stack() -> None:
 
 def test_settings_of_ones_own_are_checked_and_declared_like_the_others() -> None:
     class Ours(Settings):
-        lake_bucket: str = contract.setting("", "Where raw data lands.", "a bucket's name")
+        lake_bucket: str = contract.setting("Where raw data lands.", "a bucket's name")
 
     given = config(lakeBucket="rides", profile="ha")
-    settings = contract.parse("dev", given, Ours)
+    settings = stack_config.parse("dev", given, Ours)
     assert (settings.lake_bucket, settings.profile) == ("rides", "ha")
     with pytest.raises(SettingsError, match=r"lakeBuket = rides: .* did you mean lakeBucket\?"):
-        contract.parse("dev", config(lakeBuket="rides"), Ours)
+        stack_config.parse("dev", config(lakeBuket="rides"), Ours)
     assert declared(Ours)["lakeBucket"] == {
         "type": "string",
         "description": "Where raw data lands. Allowed: a bucket's name.",
@@ -232,7 +244,7 @@ def test_settings_of_ones_own_are_checked_and_declared_like_the_others() -> None
 
 
 def test_a_stack_without_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "PROGRAM", tmp_path)
+    monkeypatch.setattr(stack_config, "PROGRAM", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no stack dev: .*Pulumi\.dev\.yaml"):
         config_of("dev")
     (tmp_path / "Pulumi.dev.yaml").write_text("config: {'trainyard:profile': ha}\n")

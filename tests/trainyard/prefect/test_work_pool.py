@@ -6,7 +6,6 @@ import json
 import logging
 import uuid
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -23,16 +22,18 @@ from prefect.settings import (
 from prefect.utilities.schema_tools import validate
 from prefect_aws.workers import ecs_worker
 from prefect_aws.workers.ecs_worker import ECSJobConfiguration, ECSWorker
+from syrupy.assertion import SnapshotAssertion
 
 from infra.components.fargate import Container
 from tests.conftest import ROOT
+from tests.snapshots import Diff, Json
 from trainyard.contract.fargate_sizes import Size
 from trainyard.contract.outputs import EcsWorkPool, StackOutputs
 from trainyard.prefect.work_pool import base_job_template
 
 pytestmark = pytest.mark.server
 
-GOLDEN = Path(__file__).parent / "golden"
+RENEW = "if that is meant: make generate"
 CLOUD = "https://api.prefect.cloud/api/accounts/a/workspaces/w"
 SECRETS = "arn:aws:secretsmanager:us-east-1:000000000000:secret"
 ROLES = "arn:aws:iam::000000000000:role"
@@ -125,22 +126,27 @@ def sizes() -> dict[str, dict[str, Any]]:
     return {name: definitions[name]["job_variables"] for name in ("small", "large", "spot")}
 
 
-@pytest.mark.parametrize(
-    ("prefect", "size"),
-    [("cloud", "small"), ("self-hosted", "small"), ("cloud", "large"), ("cloud", "spot")],
-)
-def test_what_ecs_is_asked_for_a_run_of_each_size(ecs: Ecs, prefect: str, size: str) -> None:
+def asked(ecs: Ecs, prefect: str, size: str) -> str:
     run(ecs, stack(prefect), **sizes()[size] | {"image": IMAGE})
-    asked = {name: ecs.asked(name) for name in ("RegisterTaskDefinition", "RunTask")}
-    text = json.dumps(asked, indent=2).replace(str(ecs.deployment), "DEPLOYMENT-ID") + "\n"
-    if size != "small":  # what is another than the stack's usual run
-        small = (GOLDEN / f"run-{prefect}.json").read_text()
-        text = "".join(difflib.unified_diff(small.splitlines(True), text.splitlines(True), n=1))
-    golden = GOLDEN / f"run-{prefect}{'.json' if size == 'small' else f'-{size}.diff'}"
-    if not golden.exists():  # to renew it, remove it
-        golden.write_text(text)
-        pytest.fail(f"{golden} was made anew: look at it, and commit it")
-    assert text == golden.read_text()
+    calls = {name: ecs.asked(name) for name in ("RegisterTaskDefinition", "RunTask")}
+    return json.dumps(calls, indent=2).replace(str(ecs.deployment), "DEPLOYMENT-ID") + "\n"
+
+
+# Not parametrized: then syrupy tells of a snapshot that no run has any more.
+def test_what_ecs_is_asked_for_a_run(url: str, snapshot: SnapshotAssertion) -> None:
+    for prefect in ("cloud", "self-hosted"):
+        kept = snapshot(name=prefect, extension_class=Json)
+        assert asked(Ecs(url), prefect, "small") == kept, RENEW
+
+
+def test_what_ecs_is_asked_otherwise_for_a_run_of_another_size(
+    url: str, snapshot: SnapshotAssertion
+) -> None:
+    usual = asked(Ecs(url), "cloud", "small").splitlines(True)
+    for size in ("large", "spot"):
+        other = asked(Ecs(url), "cloud", size).splitlines(True)
+        diff = "".join(difflib.unified_diff(usual, other, n=1))
+        assert diff == snapshot(name=size, extension_class=Diff), RENEW
 
 
 @pytest.mark.parametrize("prefect", ["cloud", "self-hosted"])

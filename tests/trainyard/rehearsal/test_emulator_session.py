@@ -11,7 +11,8 @@ import httpx
 import pytest
 import yaml
 
-from trainyard.contract.settings import Settings, as_texts, parse
+from trainyard.contract.settings import Settings
+from trainyard.contract.stack_config import as_texts, parse
 from trainyard.rehearsal import emulator_session
 from trainyard.rehearsal.emulator_session import RehearsalError, Session
 from trainyard.tools.docker import DockerError
@@ -39,7 +40,7 @@ def test_a_rehearsal_in_a_bootstrapped_repository_is_about_no_account_of_the_use
     (tmp_path / "Pulumi.rehearsal.yaml").write_text(
         f"{BOOTSTRAPPED}  trainyard:durable: 'true'\n  trainyard:logDays: '3'\n"
     )
-    monkeypatch.setattr("trainyard.contract.settings.PROGRAM", tmp_path)
+    monkeypatch.setattr("trainyard.contract.stack_config.PROGRAM", tmp_path)
     monkeypatch.setattr(Session, "start", lambda _: None)
     up = SimpleNamespace(up=lambda: None)
     monkeypatch.setattr(Session, "pulumi", lambda *_: SimpleNamespace(make=lambda: None, api=up))

@@ -11,6 +11,7 @@
 - ECS calls are authorized on the resources that AWS's service authorization reference names, with ecs:cluster, and iam:PassRole is checked
   on the roles that RunTask (its overrides', else its task definition's) and RegisterTaskDefinition pass, and ecs:TagResource on a task
   started with tags (MiniStack asks for the cluster, and never for PassRole).
+- A token's `repository_id` is known to trust policies, beside its audience and subject.
 - iam:PermissionsBoundary is known of the calls that make, change and bound roles.
 - What a role was allowed or denied for the first time stands in the emulator's log, as "decided {...}".
 - A database is published on this machine's loopback only, not on all of its addresses.
@@ -44,7 +45,7 @@ from ministack.core.responses import (
     set_request_account_id,
     set_request_region,
 )
-from ministack.services import ecr, ecs, eventbridge, iam, imds, rds, servicediscovery, sts
+from ministack.services import cognito, ecr, ecs, eventbridge, iam, imds, rds, servicediscovery, sts
 
 ECS_STOP_TIMEOUT_SECONDS = (
     30  # what ECS waits between SIGTERM and SIGKILL unless a container says otherwise
@@ -313,6 +314,15 @@ def enforce(
     return denied
 
 
+def token_principal(token, *rest, _original=sts._web_identity_principal):
+    principal, keys = _original(token, *rest)
+    with contextlib.suppress(KeyError, ValueError):
+        claims = cognito._decode_id_token_unverified(token)
+        host = claims["iss"].split("://", 1)[-1]
+        keys |= {f"{host}:repository_id": claims["repository_id"]}
+    return principal, keys
+
+
 # containers -------------------------------------------------------------------------------------------------------
 def cloud_map_names(task_arn):
     """The names of the service that a task belongs to."""
@@ -544,6 +554,7 @@ def announcing(original):
 def main():
     iam_actions.extract_resource_arn, iam_evaluator.enforce = resource_arn, enforce
     iam_evaluator._resolve_condition_key = condition_key
+    sts._web_identity_principal = token_principal
     app.app = once
     ecs._register_metadata, imds.handle_request = register_metadata, metadata_request
     ecs._build_run_kwargs, Container.stop = run_kwargs, stop

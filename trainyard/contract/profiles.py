@@ -1,0 +1,74 @@
+"""The profiles: sizes and durability of an environment, as a table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a profile decides: sizes, and how much can fail before a user notices."""
+
+    zones: int
+    nat_gateways: int
+    """None: tasks live in public subnets, with an address each and no way in."""
+    spot: bool
+    """Services run on Fargate Spot too: a third of the price, restarted when AWS wants the machine.
+    """
+    workers: int
+    database_class: str
+    database_standby: bool
+    backup_days: int
+    container_insights: bool
+    customer_key: bool
+    """The artifact store has a KMS key of its own, with its own policy and audit trail (1 $ a
+    month).
+    """
+    flow_logs: bool
+    access_logs: bool
+    log_days: int
+
+
+PROFILES: Mapping[str, Profile] = {
+    "minimal": Profile(
+        zones=2,
+        nat_gateways=0,
+        spot=True,
+        workers=1,
+        database_class="db.t4g.micro",
+        database_standby=False,
+        backup_days=7,
+        container_insights=False,
+        customer_key=False,
+        flow_logs=False,
+        access_logs=False,
+        log_days=30,
+    ),
+    "standard": Profile(
+        zones=2,
+        nat_gateways=1,
+        spot=False,
+        workers=1,
+        database_class="db.t4g.small",
+        database_standby=False,
+        backup_days=14,
+        container_insights=True,
+        customer_key=True,
+        flow_logs=True,
+        access_logs=True,
+        log_days=90,
+    ),
+    "ha": Profile(
+        zones=3,
+        nat_gateways=3,
+        spot=False,
+        workers=2,
+        database_class="db.t4g.medium",
+        database_standby=True,
+        backup_days=30,
+        container_insights=True,
+        customer_key=True,
+        flow_logs=True,
+        access_logs=True,
+        log_days=365,
+    ),
+}
