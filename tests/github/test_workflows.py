@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, TIERS
+from tests.test_makefile import variables
 from trainyard.contract.naming import PREVIEW_ENVIRONMENT
 from trainyard.contract.settings import Settings
 
@@ -108,8 +109,8 @@ def steps_are_make_targets(workflow: Workflow) -> Iterator[str]:
             yield f"the Makefile has no {called[1]}"
         else:
             for name in re.findall(r" ([A-Z]+)=", called[2]):
-                if f"$({name})" not in makefile:
-                    yield f"the Makefile doesn't read {name}"
+                if name not in variables(called[1]):
+                    yield f"make {called[1]} doesn't take {name}"
 
 
 @rule

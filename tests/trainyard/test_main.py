@@ -74,9 +74,8 @@ def test_an_error_of_ours_is_one_message_and_its_traceback_is_kept(
 
 
 def test_a_stack_that_isnt_there_is_told_the_nearest(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Pulumi, "_call", refuse)
     assert main(["status", "dve"]) == 1
     said = capsys.readouterr().err
     assert "did you mean dev?" in said
