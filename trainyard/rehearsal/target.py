@@ -41,19 +41,15 @@ def found(*, released: bool = False) -> Pulumi:
     if not session.runs() or not session.project.exists():
         raise not_up(REHEARSAL)
     if released:
-        kept = {k: v for k, v in session.settings().items() if not k.endswith("Image")}
-        session.prepare(REHEARSAL, **kept)
+        session.unpin_images()
     return _on(session)
 
 
 def _on(session: Session) -> Pulumi:
     environment = {**session.environment(), **session.deploy_role()}
     os.environ.update(environment)  # boto3 finds the emulator by the same variables
-    return Pulumi(
-        REHEARSAL,
-        session.project,
-        environment,
-        ask=False,
+    return session.pulumi(
+        environment=environment,
         unlock=f"`make down STACK={REHEARSAL}`",
         create=f"`make up STACK={REHEARSAL}`",
     )

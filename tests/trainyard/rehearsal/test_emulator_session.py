@@ -11,6 +11,7 @@ import httpx
 import pytest
 import yaml
 
+from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.contract.settings import Settings, as_texts, parse
 from trainyard.rehearsal import emulator_session
 from trainyard.rehearsal.emulator_session import RehearsalError, Session
@@ -41,7 +42,7 @@ def test_a_rehearsal_in_a_bootstrapped_repository_is_about_no_account_of_the_use
     )
     monkeypatch.setattr("trainyard.contract.settings.PROGRAM", tmp_path)
     monkeypatch.setattr(Session, "start", lambda _: None)
-    monkeypatch.setattr(Session, "pulumi", lambda *_: "")
+    monkeypatch.setattr(Pulumi, "run", lambda *_: "")
     monkeypatch.setattr(Session, "note_what_is_there", lambda _: None)
     begun = Session(tmp_path / "home")
     begun.home.mkdir()
