@@ -36,23 +36,10 @@ class Result:
     """One drill, and what came of it."""
 
     drill: Drill
-    observed: str
-    """Or why it failed."""
+    observed: str  # or why it failed
     seconds: float
-    ran: str
-    """When, and of which commit: `2026-11-28, 1a2b3c4d5e6f`."""
+    ran: str  # when, and of which commit: `2026-11-28, 1a2b3c4d5e6f`
     failed: bool = False
-
-    def line(self) -> str:
-        """It, as the terminal shows it."""
-        mark, took = "✗" if self.failed else "✓", f"{self.seconds:6.0f} s"
-        return f"{mark} {self.drill.name:<28} {took}  {self.observed}"
-
-    def row(self) -> str:
-        """It, as the report's table has it."""
-        name, observed = f"{self.drill.title} (`{self.drill.name}`)", self.observed
-        observed = observed.replace("|", "\\|")
-        return f"| {name} | {observed} | {self.seconds:.0f} | {self.ran} |"
 
 
 def run_drill(rehearsal: Rehearsal, drill: Drill, harm_done: Event, console: Console) -> Result:
@@ -66,9 +53,10 @@ def run_drill(rehearsal: Rehearsal, drill: Drill, harm_done: Event, console: Con
     finally:
         harm_done.set()
     ran = f"{datetime.now(UTC):%Y-%m-%d}, {current_commit().tag}"
-    result = Result(drill, observed, time.monotonic() - started, ran, failed)
-    console.print(result.line(), soft_wrap=True, markup=False)
-    return result
+    took = time.monotonic() - started
+    line = f"{'✗' if failed else '✓'} {drill.name:<28} {took:6.0f} s  {observed}"
+    console.print(line, soft_wrap=True, markup=False)
+    return Result(drill, observed, took, ran, failed)
 
 
 def run_wave(rehearsal: Rehearsal, wave: Wave, console: Console) -> list[Result]:
@@ -102,7 +90,11 @@ def run_waves(waves: Sequence[Wave], rehearsal: Rehearsal, console: Console) -> 
 def written(text: str, results: Sequence[Result]) -> str:
     """The report, with the rows of these drills as they went; the others' last runs stay."""
     found = re.findall(r"^(\| [^|]+ \(`([a-z-]+)`\) \|.*)$", text, re.MULTILINE)
-    rows = {name: row for row, name in found} | {each.drill.name: each.row() for each in results}
+    rows = {name: row for row, name in found}
+    for each in results:
+        title, observed = each.drill.title, each.observed.replace("|", "\\|")
+        cells = (f"{title} (`{each.drill.name}`)", observed, f"{each.seconds:.0f}", each.ran)
+        rows[each.drill.name] = f"| {' | '.join(cells)} |"
     head = ["| drill | observed | seconds | last run |", "| --- | --- | --- | --- |"]
     table = [*head, *(rows[name] for name in DRILLS if name in rows)]
     return between_marks(text, "drills", "\n".join(table) + "\n\n")

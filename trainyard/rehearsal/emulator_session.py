@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from operator import not_
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 import boto3
 import httpx
@@ -150,7 +150,6 @@ class Session:
         )
 
     def refused(self, why: str) -> Exception:
-        """Why Docker doesn't start the emulator, with what to do where that is known."""
         if "overlaps" in why:
             return RehearsalError(
                 f"another Docker network has addresses of {SUBNET}, where ECS gives credentials: "
@@ -164,15 +163,8 @@ class Session:
             )
         return RehearsalError(why)
 
-    def note_what_is_there(self) -> None:
-        """Remember what is there before the stack is; see `leftovers`."""
-        if not self._before.exists():
-            self._before.write_text(json.dumps(inventory(self.root)))
-
     def leftovers(self) -> str:
         """What a destroyed stack has left, in words; empty when nothing."""
-        if not self._before.exists():  # the stack was begun by a Trainyard that noted nothing
-            return ""
         before, after = json.loads(self._before.read_text()), inventory(self.root)
         left = {kind: found for kind, found in after.items() if found != before[kind]}
         # Tasks that have ended leave a container each: the emulator's way, and not the stack's.
@@ -181,17 +173,18 @@ class Session:
 
     @property
     def _before(self) -> Path:
+        """What is in the account before the stack is."""
         return self.home / "before.json"
 
     @property
     def root(self) -> Any:
-        """AWS as the account's root, to look at what is there."""
         return boto("test", "test", url=self.url)
 
     def answers(self) -> bool:
-        with suppress(httpx.HTTPError):
+        try:
             return httpx.get(f"{self.url}/_ministack/health", timeout=2).is_success
-        return False
+        except httpx.HTTPError:
+            return False
 
     def stop(self) -> None:
         """Remove the emulator and all that it started, unless it is another session's."""
@@ -235,7 +228,6 @@ class Session:
     # --- this machine's side ----------------------------------------------------------------------
     @property
     def url(self) -> str:
-        """Where this machine reaches the emulator."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -313,7 +305,7 @@ class Session:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
 
-    def begin(self, **settings: Any) -> None:
+    def begin(self, log: IO[str] | None = None, /, **settings: Any) -> None:
         """Start the emulator, make the account's stack in it, and prepare the stack `rehearsal`."""
         self.start()
         self.prepare(
@@ -323,12 +315,13 @@ class Session:
             leaveOut=["oidc-repository-id"],  # the emulator knows a token's subject only
             **REPOSITORY,
         )
-        account = self.pulumi("account", advise=False)
+        account = self.pulumi("account", log=log, advise=False)
         account.run("stack", "select", "--create")
         account.run("up", "--yes", "--skip-preview")
-        self.note_what_is_there()
+        if not self._before.exists():
+            self._before.write_text(json.dumps(inventory(self.root)))
         self.prepare(REHEARSAL, **settings)
-        self.pulumi(advise=False).run("stack", "select", "--create")
+        self.pulumi(log=log, advise=False).run("stack", "select", "--create")
 
     def pulumi(self, stack: str = REHEARSAL, **options: Any) -> Pulumi:
         """A stack's `pulumi`; as the emulator's root, unless `environment` says otherwise."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
@@ -22,12 +23,13 @@ from trainyard.contract.naming import REHEARSAL, Names
 from trainyard.delivery import images
 from trainyard.rehearsal import iam_usage as rights
 from trainyard.rehearsal.emulator_session import RehearsalError, missing, wait_until
-from trainyard.rehearsal.stack import Mode, Rehearsal, pool_of
+from trainyard.rehearsal.stack import DEPLOYMENT, PARAMETERS, Mode, Rehearsal, pool_of
 from trainyard.rehearsal.target import rehearsal as session_of_this_clone
 from trainyard.tools.errors import StackError
 
 # Of its log, at a failure.
 LAST_LINES = 25
+Found = TypeVar("Found")
 
 
 def check_unchanged(rehearsal: Rehearsal) -> str:
@@ -59,13 +61,13 @@ def check_services(rehearsal: Rehearsal) -> str:
 def train(rehearsal: Rehearsal) -> str:
     """A training run, as a task on the emulator; all that it leaves is where it belongs."""
     with rehearsal.prefect() as client:
-        run = rehearsal.wait_for(client, rehearsal.start_run(client))
+        deployment = client.read_deployment_by_name(DEPLOYMENT).id
+        run = client.create_flow_run_from_deployment(deployment, parameters=PARAMETERS)
+        run = rehearsal.wait_for(client, run)
         if run.state_type is not StateType.COMPLETED:
             raise RehearsalError(f"the run ended as {run.state}")
-        first = rehearsal.task_runs(client, run)[0].start_time
-        if not first or not run.created:
-            raise RehearsalError("the run completed, but Prefect doesn't say when it began")
-        waited = (first - run.created).total_seconds()
+        first = min(t.start_time for t in rehearsal.task_runs(client, run) if t.start_time)
+        waited = (first - (run.created or first)).total_seconds()
     version = rehearsal.champion()["version"]
     models = [key for key in rehearsal.keys("mlflow/") if key.endswith("MLmodel")]
     # And back: how a scoring flow gets the model.
@@ -91,36 +93,27 @@ def check_rights(rehearsal: Rehearsal) -> str:
     return f"{sum(map(len, granted.values()))} rights of {len(granted)} roles"
 
 
-@contextmanager
-def step(console: Console, title: str) -> Iterator[list[str]]:
-    """A line of the table: the step, its time, what it found."""
-    started, detail = time.monotonic(), list[str]()
-
-    def line(mark: str) -> str:
-        return f"{mark} {title:<28} {time.monotonic() - started:6.0f} s  {' '.join(detail)}"
-
+def step(console: Console, title: str, do: Callable[[], Found]) -> Found:
+    """Do a step, and print its line of the table: its time, and what it found."""
+    started, mark, found = time.monotonic(), "[red]✗[/]", None
     try:
         with console.status(title):
-            yield detail
-    except Exception:
-        console.print(line("[red]✗[/]"), soft_wrap=True)
-        raise
-    console.print(line("[green]✓[/]"), soft_wrap=True)
+            found = do()
+            mark = "[green]✓[/]"
+    finally:
+        shown = ", ".join(found) if isinstance(found, dict) else found or ""
+        took = f"{time.monotonic() - started:6.0f} s"
+        console.print(f"{mark} {title:<28} {took}  {shown}", soft_wrap=True)
+    return found
 
 
 def bring_up(rehearsal: Rehearsal, console: Console) -> None:
     """From nothing to a stack with its deployments; what is there already is left alone."""
-    with step(console, "emulator"):
-        rehearsal.session.start()
-    with step(console, "images") as found:
-        built = images.build()
-        found.append(", ".join(built))
-    with step(console, "the account's stack"):
-        rehearsal.open(**built)
-    with step(console, "make up"):
-        rehearsal.up()
-    with step(console, "make deploy"):
-        rehearsal.deploy()
+    step(console, "emulator", rehearsal.session.start)
+    built = step(console, "images", images.build)
+    step(console, "the account's stack", lambda: rehearsal.open(**built))
+    step(console, "make up", rehearsal.up)
+    step(console, "make deploy", rehearsal.deploy)
 
 
 def rehearse(rehearsal: Rehearsal, console: Console, *, keep: bool = False) -> None:
@@ -130,20 +123,12 @@ def rehearse(rehearsal: Rehearsal, console: Console, *, keep: bool = False) -> N
     """
     rehearsal.session.stop()
     bring_up(rehearsal, console)
-    steps: dict[str, Callable[[], str | None]] = {
-        "make up, again": lambda: check_unchanged(rehearsal),
-        "what runs": lambda: check_services(rehearsal),
-        "a training run": lambda: train(rehearsal),
-        "rights": lambda: check_rights(rehearsal),
-        "make down": rehearsal.destroy,
-    }
-    if keep:
-        del steps["make down"]
-    for title, do in steps.items():
-        with step(console, title) as found:
-            found.append(do() or "")
+    step(console, "make up, again", lambda: check_unchanged(rehearsal))
+    step(console, "what runs", lambda: check_services(rehearsal))
+    step(console, "a training run", lambda: train(rehearsal))
+    step(console, "rights", lambda: check_rights(rehearsal))
     if not keep:
-        rehearsal.close()
+        step(console, "make down", rehearsal.destroy)
 
 
 def perform(name: str, mode: Mode, act: Callable[[Rehearsal, Console], None], *, keep: bool) -> int:

@@ -41,7 +41,6 @@ class Scene:
 
     # --- runs -------------------------------------------------------------------------------------
     def start(self, job_variables: dict[str, Any] | None = None) -> FlowRun:
-        """Start a training run."""
         return self.client.create_flow_run_from_deployment(
             self.deployment,
             parameters={**PARAMETERS, "num_trials": TRIALS},
@@ -81,7 +80,6 @@ class Scene:
         return seen
 
     def path(self, run: FlowRun) -> str:
-        """The states that a run went through."""
         return " → ".join(state.name or "" for state in self.states(run))
 
     def log(self, run: FlowRun, words: str) -> str:
@@ -170,12 +168,10 @@ class Scene:
         return wait_until(only, 10, lambda: f"not one container runs for {task_arn}")
 
     def task_arn(self, run: FlowRun) -> str:
-        """The task that runs a run."""
         seen = self.client.read_flow_run(run.id)
         return str(seen.infrastructure_pid).split("::")[-1]
 
     def service(self, name: str) -> str:
-        """The container of a service."""
         return self.container(self.rehearsal.task(name)["taskArn"])
 
     def kill(self, container: str) -> datetime:
@@ -185,7 +181,6 @@ class Scene:
         return moment
 
     def healthy(self, service: str) -> None:
-        """Wait until a service's task is healthy."""
         wait_until(
             lambda: self.rehearsal.task(service).get("healthStatus") == "HEALTHY",
             180,

@@ -65,12 +65,12 @@ class Rehearsal:
             )
             settings |= {"prefectApiUrl": cloud.URL, "prefectApiKeySecretArn": secret["ARN"]}
             self._cloud = cloud.start(self.session.home / "prefect", self._api_key)
-        self.session.begin(**settings)
+        self.session.begin(self.log, **settings)
         self.credentials = self.session.deploy_role()
 
     @property
     def pulumi(self) -> Pulumi:
-        """The `pulumi` command with the deploy role's credentials."""
+        """The rehearsal's `pulumi`, with the deploy role's credentials."""
         environment = {**self.session.environment(), **self.credentials}
         return self.session.pulumi(environment=environment, log=self.log, advise=False)
 
@@ -80,11 +80,9 @@ class Rehearsal:
 
     @property
     def as_deploy_role(self) -> Any:
-        """AWS as the deploy role."""
         return boto(*self.credentials.values(), url=self.session.url)
 
     def connect(self, outputs: dict[str, Any]) -> EcsTasks:
-        """The stack's tasks and parameters, as the deploy role."""
         return EcsTasks(self.as_deploy_role, outputs["tasks"], clock=lambda _: time.sleep(0.3))
 
     def up(self) -> None:
@@ -128,7 +126,6 @@ class Rehearsal:
         return StackOutputs.model_validate(self.made["trainyard"])
 
     def task(self, service: str) -> dict[str, Any]:
-        """A service's task, as ECS describes it."""
         ecs, cluster = self.aws("ecs"), pool_of(self.outputs).cluster_arn
         name = self.made["services"][service]
         tasks = ecs.list_tasks(cluster=cluster, serviceName=name)["taskArns"]
@@ -193,11 +190,7 @@ class Rehearsal:
         )
 
     def champion(self) -> dict[str, Any]:
-        """The version of the model that has the alias.
-
-        Raises:
-            RehearsalError: none has.
-        """
+        """The version of the model that has the alias."""
         route = "/api/2.0/mlflow/registered-models/alias"
         answer = self.mlflow(route, name=MODEL, alias="champion")
         if answer.is_error:
@@ -209,15 +202,9 @@ class Rehearsal:
         """Objects of the artifact bucket."""
         bucket = self.outputs.artifact_store.removeprefix("s3://").split("/")[0]
         pages = self.aws("s3").get_paginator("list_objects_v2")
-        found = pages.paginate(Bucket=bucket, Prefix=prefix)
-        return [each["Key"] for page in found for each in page.get("Contents", [])]
+        return [*pages.paginate(Bucket=bucket, Prefix=prefix).search("Contents[].Key || `[]`")]
 
     # --- runs -------------------------------------------------------------------------------------
-    def start_run(self, client: SyncPrefectClient) -> FlowRun:
-        """`prefect deployment run`, of the taxi training."""
-        deployment = client.read_deployment_by_name(DEPLOYMENT)
-        return client.create_flow_run_from_deployment(deployment.id, parameters=PARAMETERS)
-
     def wait_for(
         self,
         client: SyncPrefectClient,
@@ -238,13 +225,10 @@ class Rehearsal:
         return wait_until(there, minutes * 60, late)
 
     def task_runs(self, client: SyncPrefectClient, run: FlowRun) -> list[TaskRun]:
-        """A run's tasks, in the order in which they began."""
         wanted = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
-        found = [t for t in client.read_task_runs(flow_run_filter=wanted) if t.start_time]
-        return sorted(found, key=lambda each: each.start_time or each.created)  # type: ignore[arg-type, return-value]
+        return client.read_task_runs(flow_run_filter=wanted)
 
 
 def pool_of(outputs: StackOutputs) -> EcsWorkPool:
-    """The settings of its work pool."""
     assert isinstance(outputs.work_pool, EcsWorkPool)  # noqa: S101 (every stack on AWS has one)
     return outputs.work_pool

@@ -34,8 +34,7 @@ def opened(*, released: bool = False) -> Pulumi:
 def found(*, released: bool = False) -> Pulumi:
     """The rehearsal's `pulumi`, as the last command left it: its emulator has to run.
 
-    Args:
-        released: it shall run the images of a release, so the settings name none.
+    With `released` it runs the images of a release, so the settings name none.
     """
     session = rehearsal()
     if not session.runs() or not session.project.exists():

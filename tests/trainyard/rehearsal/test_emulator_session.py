@@ -43,7 +43,7 @@ def test_a_rehearsal_in_a_bootstrapped_repository_is_about_no_account_of_the_use
     monkeypatch.setattr("trainyard.contract.settings.PROGRAM", tmp_path)
     monkeypatch.setattr(Session, "start", lambda _: None)
     monkeypatch.setattr(Pulumi, "run", lambda *_: "")
-    monkeypatch.setattr(Session, "note_what_is_there", lambda _: None)
+    monkeypatch.setattr(emulator_session, "inventory", lambda _: {})
     begun = Session(tmp_path / "home")
     begun.home.mkdir()
     begun.begin()

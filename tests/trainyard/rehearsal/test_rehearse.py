@@ -36,8 +36,10 @@ def ended(shell: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
 
 
 def fail(_: Rehearsal, console: Console) -> None:
-    with rehearse.step(console, "make up"):
+    def up() -> None:
         raise RehearsalError(REASON)
+
+    rehearse.step(console, "make up", up)
 
 
 def test_the_reason_is_told_as_it_is_and_the_emulator_ends(

@@ -1,4 +1,12 @@
-"""What MiniStack's IAM lacks for a rehearsal; emulator.py says which."""
+"""What MiniStack's IAM lacks for a rehearsal.
+
+- ECS calls are authorized on the resources that AWS's service authorization reference names, with ecs:cluster. iam:PassRole is checked
+  on the roles that RunTask (its overrides', else its task definition's) and RegisterTaskDefinition pass, and ecs:TagResource on a task
+  started with tags (MiniStack asks for the cluster, and never for PassRole).
+- iam:PermissionsBoundary is known of the calls that make, change and bound roles. Requests count as made by TLS.
+- Log streams, parameters by path, database groups, budgets, alarms, dashboards and rules are authorized by their names.
+- What a role was allowed or denied for the first time stands in the emulator's log, as "decided {...}".
+"""
 
 import contextvars
 import json

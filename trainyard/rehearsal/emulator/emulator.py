@@ -1,27 +1,18 @@
 """MiniStack with what it lacks for rehearsing ECS workloads. Written for 1.5.33: it replaces functions by name.
 
-- Task roles. A container's credentials are a session of its task definition's role, served at the address and by the variable
-  that the SDKs accept (MiniStack gives every task the same made-up role, at an address that botocore refuses).
-- entryPoint, user, readonlyRootFilesystem, memory, initProcessEnabled, dropped capabilities, healthCheck and stopTimeout of a container
-  are honoured. A task is described with its health, what was killed for its memory says so, and a service replaces what is unhealthy, and
-  waits for what isn't yet healthy.
-- A task whose image can't be pulled says so as ECS does, CannotPullContainerError, and not only a service's.
-- A task that is stopped has stopped when its containers have, with their exit codes; its service starts another.
+- A container's credentials are a session of its task's role, at the address and by the variable that the SDKs accept (MiniStack
+  gives every task the same made-up role, at an address that botocore refuses).
+- entryPoint, user, readonlyRootFilesystem, memory, initProcessEnabled, dropped capabilities, healthCheck and stopTimeout are honoured.
+- A task says its health, what was killed for its memory, and CannotPullContainerError. A service replaces what is unhealthy, and waits
+  for what isn't yet healthy. A stopped task has stopped when its containers have, with their exit codes; its service starts another.
 - A service's task is found by the other containers under its Cloud Map name, from its start to its end.
-- ECS calls are authorized on the resources that AWS's service authorization reference names, with ecs:cluster, and iam:PassRole is checked
-  on the roles that RunTask (its overrides', else its task definition's) and RegisterTaskDefinition pass, and ecs:TagResource on a task
-  started with tags (MiniStack asks for the cluster, and never for PassRole).
-- iam:PermissionsBoundary is known of the calls that make, change and bound roles.
-- What a role was allowed or denied for the first time stands in the emulator's log, as "decided {...}".
+- "ECS Task State Change" events go to EventBridge as AWS sends them, so rules, queues and observers see tasks start and stop.
 - A database is published on this machine's loopback only, not on all of its addresses.
-- Requests count as made by TLS, and budgets are authorized by the actions that AWS has for them.
-- Calls for a log stream are authorized on it, and not on its group.
-- Parameters by path, database groups, budgets, alarms, dashboards and rules are authorized by their names.
 - A call takes effect once, however often the SDK sends it: CreateVpc and others know no client token, and an answer that never arrives
   would leave a second VPC, of which Pulumi knows nothing. Terraform's provider, on a busy machine, asks again now and then for what was
   answered in milliseconds, on a connection that stayed open; Hypercorn leaves a request unanswered that comes as it closes an idle
   connection. On AWS it would too, but a rehearsal's question is what the program leaves. Repeated calls stand in the emulator's log.
-- "ECS Task State Change" events go to EventBridge as AWS sends them, so rules, queues and observers see tasks start and stop.
+- Calls are authorized as on AWS where MiniStack differs: authorization.py.
 
 It has to run in a container whose address on its network is 169.254.170.2, the one that ECS uses: see the Dockerfile beside it.
 """
