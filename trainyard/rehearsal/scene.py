@@ -55,7 +55,7 @@ class Scene:
             found = [task for task in tasks if task.name == "search-xgboost"]
             return any(task.state and task.state.is_running() for task in found)
 
-        return self.rehearsal.wait_for(self.client, self.start(), searches, minutes=3)
+        return self.rehearsal.wait_for(self.client, self.start(), searches)
 
     def wait_for_state(self, run: FlowRun, name: str, times: int = 1, minutes: float = 3) -> State:
         """Wait until a run has been in a state so often; gives the state."""
