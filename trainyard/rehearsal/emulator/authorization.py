@@ -78,7 +78,7 @@ def resource_arn(
 def named(service, given):
     tagged = dict.fromkeys(("ResourceName", "ResourceArn", "ResourceARN"), "")
     for field, prefix in {**tagged, **NAMED.get(service, {})}.items():
-        name = first(given.get(field)) or ""
+        name = str(first(given.get(field)) or "")
         if name.startswith("arn:"):
             return name.rsplit(":", 1)[0] if field == "SubscriptionArn" else name
         if name and prefix:
