@@ -20,11 +20,6 @@ EXEMPT = {
     "trainyard/contract/settings.py": "a table of settings",
     "trainyard/prefect/automations.py automations": "a list of automations",
     "trainyard/prefect/prefect_yaml.py": "is replaced by Prefect's own models",
-    "trainyard/rehearsal/drills.py": "a table of drills",
-    "trainyard/rehearsal/emulator/emulator.py": "a list of what MiniStack lacks",
-    "trainyard/rehearsal/emulator/emulator.py resource_arn": "a table of AWS's resources",
-    "trainyard/rehearsal/emulator_session.py": "is divided elsewhere",
-    "trainyard/rehearsal/rehearse.py": "is divided elsewhere",
 }
 
 

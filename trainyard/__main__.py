@@ -484,7 +484,7 @@ def drills(*, only: Text = "", keep: bool = False) -> int:
     keep
         Leave the stack up, so that the next drill needn't start one.
     """
-    from trainyard.rehearsal.drills import drills_command
+    from trainyard.rehearsal.drill_runner import drills_command
 
     return drills_command(only, keep=keep)
 

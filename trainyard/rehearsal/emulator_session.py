@@ -5,29 +5,42 @@ credentials (169.254.170.2); see emulator/emulator.py for what it does beyond Mi
 """
 
 import base64
-import contextlib
 import json
 import os
 import platform
 import shutil
 import time
-import urllib.error
-import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
+from operator import not_
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar, cast
 
+import boto3
+import httpx
 import yaml
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_delay,
+    wait_fixed,
+)
 
-from trainyard.aws.pulumi_cli import Pulumi
+from trainyard.aws.pulumi_cli import HOW_TO_INSTALL, Pulumi
+from trainyard.contract.naming import REHEARSAL
 from trainyard.contract.outputs import WEBHOOK
 from trainyard.contract.stack_config import config_of
 from trainyard.delivery.images import base_image, index_options
 from trainyard.paths import PROGRAM, REPO
+from trainyard.rehearsal.inventory import inventory
 from trainyard.tools.docker import DockerError, client, docker
 from trainyard.tools.errors import StackError
 
+Found = TypeVar("Found")
 NETWORK, SUBNET, ADDRESS = "trainyard-rehearsal", "169.254.170.0/24", "169.254.170.2"
 # This machine, as containers of that network see it.
 GATEWAY = "169.254.170.1"
@@ -45,6 +58,28 @@ class RehearsalError(StackError):
     """The rehearsal can't go on; the message says what to do."""
 
 
+def wait_until(
+    check: Callable[[], Found | None],
+    seconds: float,
+    problem: Callable[[], str],
+    meanwhile: type[Exception] | tuple[type[Exception], ...] = (),
+) -> Found:
+    """Ask twice a second until the answer is true, and give it; `meanwhile` is no answer either.
+
+    Raises:
+        RehearsalError: so many seconds went by; `problem` says what it says.
+    """
+    patiently = Retrying(
+        retry=retry_if_result(not_) | retry_if_exception_type(meanwhile),
+        wait=wait_fixed(0.5),
+        stop=stop_after_delay(seconds),
+    )
+    try:
+        return cast(Found, patiently(check))
+    except RetryError:
+        raise RehearsalError(problem()) from None
+
+
 def missing() -> str | None:
     """What this machine lacks for a rehearsal, in words; None when nothing."""
     if platform.system() != "Linux":
@@ -53,9 +88,7 @@ def missing() -> str | None:
         client()
     except DockerError as error:
         return str(error)
-    if not shutil.which("pulumi"):
-        return "there is no pulumi on PATH: https://www.pulumi.com/docs/install/"
-    return None
+    return None if shutil.which("pulumi") else f"there is no pulumi on PATH: {HOW_TO_INSTALL}"
 
 
 @dataclass
@@ -112,14 +145,11 @@ class Session:
         except DockerError as error:
             self.stop()  # a network without its emulator
             raise self.refused(str(error)) from error
-        for _ in range(120):
-            if self.answers():
-                return
-            time.sleep(0.5)
-        raise RehearsalError(f"the emulator doesn't answer; see `docker logs {CONTAINER}`")
+        wait_until(
+            self.answers, 60, lambda: f"the emulator doesn't answer; see `docker logs {CONTAINER}`"
+        )
 
     def refused(self, why: str) -> Exception:
-        """Why Docker doesn't start the emulator, with what to do where that is known."""
         if "overlaps" in why:
             return RehearsalError(
                 f"another Docker network has addresses of {SUBNET}, where ECS gives credentials: "
@@ -133,15 +163,8 @@ class Session:
             )
         return RehearsalError(why)
 
-    def note_what_is_there(self) -> None:
-        """Remember what is there before the stack is; see `leftovers`."""
-        if not self._before.exists():
-            self._before.write_text(json.dumps(inventory(self.root)))
-
     def leftovers(self) -> str:
         """What a destroyed stack has left, in words; empty when nothing."""
-        if not self._before.exists():  # the stack was begun by a Trainyard that noted nothing
-            return ""
         before, after = json.loads(self._before.read_text()), inventory(self.root)
         left = {kind: found for kind, found in after.items() if found != before[kind]}
         # Tasks that have ended leave a container each: the emulator's way, and not the stack's.
@@ -150,42 +173,38 @@ class Session:
 
     @property
     def _before(self) -> Path:
+        """What is in the account before the stack is."""
         return self.home / "before.json"
 
     @property
     def root(self) -> Any:
-        """AWS as the account's root, to look at what is there."""
         return boto("test", "test", url=self.url)
 
     def answers(self) -> bool:
-        """Whether the emulator answers."""
-        with contextlib.suppress(urllib.error.URLError, OSError):
-            urllib.request.urlopen(f"{self.url}/_ministack/health", timeout=2)  # noqa: S310
-            return True
-        return False
+        try:
+            return httpx.get(f"{self.url}/_ministack/health", timeout=2).is_success
+        except httpx.HTTPError:
+            return False
 
     def stop(self) -> None:
         """Remove the emulator and all that it started, unless it is another session's."""
         if self.owner() not in (None, self.home.resolve()):
             return
-        docker("rm", "-f", "-v", CONTAINER, check=False)
-        for _ in range(20):  # what the emulator was about to remove itself takes its time
-            for name in self.containers():
-                docker("rm", "-f", "-v", name, check=False)
+
+        def left() -> list[str]:
+            docker("rm", "-f", "-v", CONTAINER, *self.containers(), check=False)
             docker("network", "rm", NETWORK, check=False)
-            networks = docker(
-                "network", "ls", "-f", f"name=^{NETWORK}$", "--format", "{{.Name}}"
-            ).stdout
-            left = [*self.containers(), *networks.split()]
-            if not left:
-                return
-            time.sleep(0.5)
-        raise RehearsalError(
-            f"Docker keeps {', '.join(left)}: try `docker rm -f` and `docker network rm`"
+            named = ("-f", f"name=^{NETWORK}$", "--format", "{{.Name}}")
+            return [*self.containers(), *docker("network", "ls", *named).stdout.split()]
+
+        # What the emulator was about to remove itself takes its time.
+        wait_until(
+            lambda: not left(),
+            10,
+            lambda: f"Docker keeps {', '.join(left())}: try `docker rm -f` and `docker network rm`",
         )
 
     def log(self) -> str:
-        """What the emulator says."""
         said = docker("logs", CONTAINER)
         return said.stdout + said.stderr
 
@@ -209,7 +228,6 @@ class Session:
     # --- this machine's side ----------------------------------------------------------------------
     @property
     def url(self) -> str:
-        """Where this machine reaches the emulator."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -252,7 +270,7 @@ class Session:
         (self.project / "Pulumi.yaml").write_text(yaml.safe_dump(project))
         config: dict[str, Any] = {}
         if stack != "account":
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 config = config_of(stack)
         config |= {f"trainyard:{k}": v for k, v in {**DECIDED, **settings}.items()}
         config["aws:region"] = "us-east-1"
@@ -262,9 +280,14 @@ class Session:
 
     def settings(self) -> dict[str, Any]:
         """What the stack `rehearsal` was last told."""
-        file = yaml.safe_load((self.project / "Pulumi.rehearsal.yaml").read_text())
+        file = yaml.safe_load((self.project / f"Pulumi.{REHEARSAL}.yaml").read_text())
         own = "trainyard:"
         return {k.removeprefix(own): v for k, v in file["config"].items() if k.startswith(own)}
+
+    def unpin_images(self) -> None:
+        """Leave the images of the stack `rehearsal` to releases; the next one has to follow."""
+        kept = {k: v for k, v in self.settings().items() if not k.endswith("Image")}
+        self.prepare(REHEARSAL, **kept)
 
     def environment(self) -> dict[str, str]:
         """Variables with which `pulumi` and boto3 work on the emulator, as its root."""
@@ -282,7 +305,7 @@ class Session:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
 
-    def begin(self, **settings: Any) -> None:
+    def begin(self, log: IO[str] | None = None, /, **settings: Any) -> None:
         """Start the emulator, make the account's stack in it, and prepare the stack `rehearsal`."""
         self.start()
         self.prepare(
@@ -291,38 +314,30 @@ class Session:
             stateBucket="acme-state",
             **REPOSITORY,
         )
-        account = self.pulumi("account")
+        account = self.pulumi("account", log=log, advise=False)
         account.make()
         account.api.up()
-        self.note_what_is_there()
-        self.prepare("rehearsal", **settings)
-        self.pulumi("rehearsal").make()
+        if not self._before.exists():
+            self._before.write_text(json.dumps(inventory(self.root)))
+        self.prepare(REHEARSAL, **settings)
+        self.pulumi(log=log, advise=False).make()
+
+    def pulumi(self, stack: str = REHEARSAL, **options: Any) -> Pulumi:
+        """A stack's `pulumi`; as the emulator's root, unless `environment` says otherwise."""
+        given = {"environment": self.environment(), "ask": False, **options}
+        return Pulumi(stack, self.project, **given)
 
     def deploy_role(self) -> dict[str, str]:
         """Credentials for an hour with which `pulumi` and boto3 deploy the stack `rehearsal`.
 
         Not root's, so that what GitHub's role may do is shown to be enough.
         """
-        role = self.pulumi("account").outputs()["deploy_role_arn"]
+        role = self.pulumi("account", advise=False).outputs()["deploy_role_arn"]
         return self.take_role(role, SUBJECT.format(environment="dev"))
-
-    def pulumi(self, stack: str) -> Pulumi:
-        """A stack, as the emulator's root."""
-        return Pulumi(stack, self.project, self.environment(), ask=False, advise=False)
 
     def take_role(self, role_arn: str, subject: str, **claims: str) -> dict[str, str]:
         """Credentials of a role, taken as a job of GitHub takes it."""
-        import boto3
-        from botocore import UNSIGNED  # type: ignore[import-untyped]
-        from botocore.config import Config  # type: ignore[import-untyped]
-
-        sts = boto3.client(
-            "sts",
-            endpoint_url=self.url,
-            region_name="us-east-1",
-            config=Config(signature_version=UNSIGNED),
-        )
-        given = sts.assume_role_with_web_identity(
+        given = self.root.client("sts").assume_role_with_web_identity(
             RoleArn=role_arn,
             RoleSessionName="rehearsal",
             WebIdentityToken=token(subject, **claims),
@@ -337,8 +352,6 @@ class Session:
 
 def boto(*credentials: str, url: str) -> Any:
     """A boto3 session that works on the emulator."""
-    import boto3
-
     os.environ["AWS_ENDPOINT_URL"] = url  # a session takes it from nowhere else
     return boto3.Session(*credentials, region_name="us-east-1")
 
@@ -355,71 +368,7 @@ def token(subject: str, **others: str) -> str:
         "exp": now + 3600,
         **others,
     }
-
-    def part(value: dict[str, Any]) -> str:
-        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
-
-    return ".".join([part({"alg": "RS256", "typ": "JWT"}), part(claims), "c2lnbmF0dXJl"])
-
-
-# --- what is there --------------------------------------------------------------------------------
-def inventory(session: Any) -> dict[str, list[str]]:
-    """Everything of the kinds that a stack makes, without AWS's own defaults.
-
-    Parts of these are left out, such as a network's subnets.
-    """
-
-    def names(service: str, call: str, key: str, name: str, **given: str) -> list[str]:
-        answer = getattr(session.client(service), call)(**given)
-        found = (str(each[name]) if name else str(each) for each in answer.get(key, []))
-        return sorted(each for each in found if not each.startswith(("default", "alias/aws/")))
-
-    ec2 = session.client("ec2")
-    vpcs = [v["VpcId"] for v in ec2.describe_vpcs()["Vpcs"] if not v.get("IsDefault")]
-    groups = [
-        g["GroupId"] for g in ec2.describe_security_groups()["SecurityGroups"] if g["VpcId"] in vpcs
-    ]
-    roles = [r for r in names("iam", "list_roles", "Roles", "RoleName") if "trainyard-" in r]
-    keys = session.client("kms")
-    live = [
-        k["KeyId"]
-        for k in keys.list_keys()["Keys"]
-        if keys.describe_key(KeyId=k["KeyId"])["KeyMetadata"]["KeyState"] != "PendingDeletion"
-    ]
-    account = session.client("sts").get_caller_identity()["Account"]
-    return {
-        "addresses": names("ec2", "describe_addresses", "Addresses", "AllocationId"),
-        "alarms": names("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
-        "buckets": names("s3", "list_buckets", "Buckets", "Name"),
-        "budgets": names("budgets", "describe_budgets", "Budgets", "BudgetName", AccountId=account),
-        "clusters": names("ecs", "list_clusters", "clusterArns", ""),
-        "dashboards": names("cloudwatch", "list_dashboards", "DashboardEntries", "DashboardName"),
-        "databases": names("rds", "describe_db_instances", "DBInstances", "DBInstanceIdentifier"),
-        "internet gateways": names(
-            "ec2", "describe_internet_gateways", "InternetGateways", "InternetGatewayId"
-        ),
-        "key aliases": names("kms", "list_aliases", "Aliases", "AliasName"),
-        "keys": sorted(live),
-        "log groups": names("logs", "describe_log_groups", "logGroups", "logGroupName"),
-        "namespaces": names("servicediscovery", "list_namespaces", "Namespaces", "Name"),
-        "nat gateways": [
-            n["NatGatewayId"]
-            for n in ec2.describe_nat_gateways()["NatGateways"]
-            if n["State"] != "deleted"
-        ],
-        "networks": sorted(vpcs),
-        "parameter groups": names(
-            "rds", "describe_db_parameter_groups", "DBParameterGroups", "DBParameterGroupName"
-        ),
-        "parameters": names("ssm", "describe_parameters", "Parameters", "Name"),
-        "queues": names("sqs", "list_queues", "QueueUrls", ""),
-        "roles": roles,
-        "rules": names("events", "list_rules", "Rules", "Name"),
-        "secrets": names("secretsmanager", "list_secrets", "SecretList", "Name"),
-        "security groups": sorted(groups),
-        "subnet groups": names(
-            "rds", "describe_db_subnet_groups", "DBSubnetGroups", "DBSubnetGroupName"
-        ),
-        "task definitions": names("ecs", "list_task_definitions", "taskDefinitionArns", ""),
-        "topics": names("sns", "list_topics", "Topics", "TopicArn"),
-    }
+    parts = [json.dumps(part).encode() for part in ({"alg": "RS256", "typ": "JWT"}, claims)]
+    return b".".join(
+        base64.urlsafe_b64encode(part).rstrip(b"=") for part in (*parts, b"signature")
+    ).decode()

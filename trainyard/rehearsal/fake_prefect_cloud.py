@@ -1,8 +1,7 @@
 """What stands in for Prefect Cloud: Prefect's own server, opened by an API key, with one workspace.
 
-`python -m trainyard.rehearsal.fake_prefect_cloud HOST PORT`, the key in PREFECT_API_KEY. Cloud asks
-for the key in its web sockets' headers too; a client that talks to another address than Cloud's
-doesn't send it there, so here they are open. It listens on the rehearsal's own network only.
+Cloud asks for the key in its web sockets' headers too; a client that talks to another address than
+Cloud's doesn't send it there, so here they are open. It listens on the rehearsal's network only.
 """
 
 import hmac
@@ -10,18 +9,17 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from trainyard.paths import REPO
-from trainyard.rehearsal.emulator_session import GATEWAY, RehearsalError
+from trainyard.rehearsal.emulator_session import GATEWAY, RehearsalError, wait_until
 
 PORT = 4280
-WORKSPACE = "/accounts/rehearsal/workspaces/rehearsal"
-URL = f"http://{GATEWAY}:{PORT}/api{WORKSPACE}"
+WORKSPACE = "/api/accounts/rehearsal/workspaces/rehearsal"
+URL = f"http://{GATEWAY}:{PORT}{WORKSPACE}"
 
 
 def start(home: Path, key: str) -> subprocess.Popen[bytes]:
@@ -29,31 +27,39 @@ def start(home: Path, key: str) -> subprocess.Popen[bytes]:
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "trainyard.rehearsal.fake_prefect_cloud", GATEWAY, str(PORT)],
+        [
+            *(sys.executable, "-m", "uvicorn", "--factory", f"{__name__}:server"),
+            *("--host", GATEWAY, "--port", str(PORT)),
+            *("--log-level", "warning", "--timeout-graceful-shutdown", "5"),
+        ],
         env={
             **os.environ,
             "PREFECT_API_KEY": key,
             "PREFECT_HOME": str(home),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_API_BASE_PATH": WORKSPACE,
             "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "trainyard.prefect.patches.sqlite_messaging",
+            "PREFECT_SERVER_UI_ENABLED": "false",
         },
         cwd=REPO,
         stdout=(home / "server.log").open("wb"),
         stderr=subprocess.STDOUT,
     )
-    for _ in range(240):
+
+    def answers() -> bool:
         if process.poll() is not None:
             raise RehearsalError(f"what stands in for Prefect Cloud ended: see {home}/server.log")
-        try:
-            # With the key: its health is that of any that listens there.
-            given = {"Authorization": f"Bearer {key}"}
-            httpx.get(f"{URL}/admin/version", headers=given, timeout=2).raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.5)
-        else:
-            return process
-    stop(process)
-    raise RehearsalError(f"what stands in for Prefect Cloud doesn't answer: see {home}/server.log")
+        # With the key: its health is that of any that listens there.
+        given = {"Authorization": f"Bearer {key}"}
+        return httpx.get(f"{URL}/admin/version", headers=given, timeout=2).is_success
+
+    silent = f"what stands in for Prefect Cloud doesn't answer: see {home}/server.log"
+    try:
+        wait_until(answers, 120, lambda: silent, meanwhile=httpx.HTTPError)
+    except BaseException:
+        stop(process)
+        raise
+    return process
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -66,45 +72,21 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-class Workspace:
-    """A server at a workspace's address, for who has the key; its health is anybody's."""
-
-    def __init__(self, app: Any, key: str) -> None:
-        self._app = app
-        self._expected = f"Bearer {key}".encode()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer, or refuse: with 404 outside of the workspace, with 401 without the key."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        before, _, route = scope["path"].partition(f"/api{WORKSPACE}/")
-        path = f"/api/{route}"
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        open_to_all = scope["type"] == "websocket" or path == "/api/health"
-        if before:
-            status, why = 404, b'{"detail": "Not Found"}'
-        elif open_to_all or hmac.compare_digest(given, self._expected):
-            await self._app({**scope, "path": path, "raw_path": path.encode()}, receive, send)
-            return
-        else:
-            status, why = 401, b'{"detail": "Invalid API key"}'
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close"})
-            return
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": why})
-
-
-def main() -> None:
-    """Serve until told to stop."""
-    import uvicorn
+def server() -> Any:
+    """Prefect's server at a workspace's address, for who has the key; its health is anybody's."""
+    from fastapi import Request, Response
     from prefect.server.api.server import create_app
 
-    host, port = sys.argv[1], int(sys.argv[2])
-    app = Workspace(create_app(final=True), os.environ["PREFECT_API_KEY"])
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+    app = create_app(final=True, ignore_cache=True)
+    expected = f"Bearer {os.environ['PREFECT_API_KEY']}"
 
+    @app.middleware("http")
+    async def require_key(request: Request, call_next: Any) -> Response:
+        given = request.headers.get("Authorization", "")
+        is_health = request.scope["path"] == f"{WORKSPACE}/health"
+        if is_health or hmac.compare_digest(given.encode(), expected.encode()):
+            answer: Response = await call_next(request)
+            return answer
+        return Response('{"detail": "Invalid API key"}', 401, media_type="application/json")
 
-if __name__ == "__main__":
-    main()
+    return app

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jmespath  # type: ignore[import-untyped]
+
 Right = tuple[str, str]
 """How a role's name ends, and an action."""
 
@@ -60,19 +62,15 @@ def grants(session: Any, prefix: str) -> dict[str, set[str]]:
 
     Execution roles are left out: the emulator starts tasks by itself, in nobody's name.
     """
-    iam = session.client("iam")
+    details = session.client("iam").get_paginator("get_account_authorization_details")
     found: dict[str, set[str]] = {}
-    for role in iam.list_roles()["Roles"]:
-        name = role["RoleName"]
-        if not name.startswith(prefix) or "-execution-" in name:
-            continue
-        attached = iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
-        found[name] = {policy["PolicyName"] for policy in attached}
-        for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
-            document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
-            for statement in document["Statement"]:
-                if statement["Effect"] == "Allow":
-                    found[name] |= set(statement["Action"])
+    for role in details.paginate(Filter=["Role"]).search("RoleDetailList[]"):
+        if role["RoleName"].startswith(prefix) and "-execution-" not in role["RoleName"]:
+            allowed = jmespath.search(
+                "RolePolicyList[].PolicyDocument.Statement[?Effect=='Allow'][].Action[]", role
+            )
+            attached = jmespath.search("AttachedManagedPolicies[].PolicyName", role)
+            found[role["RoleName"]] = {*allowed, *attached}
     return found
 
 

@@ -34,26 +34,21 @@ def opened(*, released: bool = False) -> Pulumi:
 def found(*, released: bool = False) -> Pulumi:
     """The rehearsal's `pulumi`, as the last command left it: its emulator has to run.
 
-    Args:
-        released: it shall run the images of a release, so the settings name none.
+    With `released` it runs the images of a release, so the settings name none.
     """
     session = rehearsal()
     if not session.runs() or not session.project.exists():
         raise not_up(REHEARSAL)
     if released:
-        kept = {k: v for k, v in session.settings().items() if not k.endswith("Image")}
-        session.prepare(REHEARSAL, **kept)
+        session.unpin_images()
     return _on(session)
 
 
 def _on(session: Session) -> Pulumi:
     environment = {**session.environment(), **session.deploy_role()}
     os.environ.update(environment)  # boto3 finds the emulator by the same variables
-    return Pulumi(
-        REHEARSAL,
-        session.project,
-        environment,
-        ask=False,
+    return session.pulumi(
+        environment=environment,
         unlock=f"`make down STACK={REHEARSAL}`",
         create=f"`make up STACK={REHEARSAL}`",
     )

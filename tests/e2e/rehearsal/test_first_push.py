@@ -23,7 +23,8 @@ import yaml
 from tests.conftest import ROOT, STAMPS
 from trainyard.rehearsal import fake_prefect_cloud as cloud
 from trainyard.rehearsal import iam_usage as rights
-from trainyard.rehearsal.emulator_session import REPOSITORY, SUBJECT, Session, inventory
+from trainyard.rehearsal.emulator_session import REPOSITORY, SUBJECT, Session
+from trainyard.rehearsal.inventory import inventory
 
 ACCOUNT = "111122223333"  # beside the emulator's own, in which the other rehearsals are
 API_KEY = "pnu_rehearsed"

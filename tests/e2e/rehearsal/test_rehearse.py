@@ -20,13 +20,15 @@ import pytest
 from tests.conftest import ROOT, STAMPS
 from trainyard.aws.drift import look
 from trainyard.aws.pulumi_cli import POLICY_PACK
+from trainyard.contract.naming import REHEARSAL
 from trainyard.contract.outputs import StackOutputs
 from trainyard.contract.release import Images, Release
 from trainyard.delivery import images
 from trainyard.delivery.release import Steps, release, rollback
-from trainyard.rehearsal.drills import REPORT
+from trainyard.rehearsal.drill_runner import REPORT
 from trainyard.rehearsal.emulator_session import CONTAINER, NETWORK, Session
-from trainyard.rehearsal.rehearse import Rehearsal, check_rights
+from trainyard.rehearsal.rehearse import check_rights
+from trainyard.rehearsal.stack import Rehearsal
 from trainyard.tools.docker import docker
 from trainyard.tools.errors import StackError
 
@@ -65,13 +67,13 @@ class Rehearsed:
 
     def changes(self, **settings: Any) -> dict[str, str]:
         """What a preview with other settings would do: resource name -> operation, if any."""
-        kept = dict(self.rehearsal.settings)
-        self.rehearsal.set(**settings)
+        session = self.rehearsal.session
+        kept = session.settings()
+        session.prepare(REHEARSAL, **{**kept, **settings})
         try:
             steps = json.loads(self.preview(json=True))["steps"]
         finally:
-            self.rehearsal.settings = kept
-            self.rehearsal.set()
+            session.prepare(REHEARSAL, **kept)
         return {s["urn"].rsplit("::", 1)[1]: s["op"] for s in steps if s["op"] != "same"}
 
 
@@ -83,7 +85,7 @@ def table(emulator: Session) -> str:
 
 @pytest.fixture(scope="module")
 def rehearsed(emulator: Session, table: str) -> Iterator[Rehearsed]:
-    stack = Rehearsed(Rehearsal.attach(emulator))
+    stack = Rehearsed(Rehearsal(emulator, credentials=emulator.deploy_role()))
     yield stack
     print({k: round(v, 1) for k, v in stack.seconds.items()})
 
@@ -121,7 +123,7 @@ def test_a_rehearsal_goes_through_the_steps_of_the_readme(table: str) -> None:
 
 def test_each_service_runs_once(rehearsed: Rehearsed) -> None:
     outputs = rehearsed.rehearsal.made
-    ecs = rehearsed.rehearsal.root.client("ecs")
+    ecs = rehearsed.rehearsal.aws("ecs")
     for service in outputs["services"].values():
         answer = ecs.describe_services(cluster=outputs["tasks"]["cluster"], services=[service])
         assert [s["runningCount"] for s in answer["services"]] == [1], service
@@ -136,9 +138,7 @@ def test_it_is_reached_from_this_machine_only(rehearsed: Rehearsed) -> None:
 
 
 def test_the_parameter_holds_the_outputs(rehearsed: Rehearsed) -> None:
-    found = rehearsed.rehearsal.root.client("ssm").get_parameter(
-        Name="/trainyard/rehearsal/outputs"
-    )
+    found = rehearsed.rehearsal.aws("ssm").get_parameter(Name="/trainyard/rehearsal/outputs")
     kept = StackOutputs.model_validate_json(found["Parameter"]["Value"])
     assert kept == rehearsed.rehearsal.outputs
     assert kept.work_pool.type == "ecs"
@@ -185,7 +185,7 @@ def test_nothing_has_drifted_but_what_the_emulator_reads_back(rehearsed: Rehears
 def test_a_release_takes_the_place_of_pinned_images(
     rehearsed: Rehearsed, image_ids: dict[str, str]
 ) -> None:
-    rehearsed.rehearsal.unpin()
+    rehearsed.rehearsal.session.unpin_images()
     rehearsed.deliver(release, release_of(1, image_ids))
     assert rehearsed.changes() == {}
 

@@ -1,30 +1,23 @@
-"""What the drills write, and how they count; the drills themselves are in tests/e2e/rehearsal."""
+"""What `make drills` writes; the drills themselves are in tests/e2e/rehearsal."""
 
+from contextlib import nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from trainyard.rehearsal import drills
-from trainyard.rehearsal.drills import (
-    DRILLS,
-    REPORT,
-    THIRDS,
-    WAVES,
-    Result,
-    chosen,
-    most_at_once,
-    title,
-    written,
-)
+from trainyard.rehearsal import drill_runner
+from trainyard.rehearsal.drill_runner import REPORT, Result, chosen, run_waves, written
+from trainyard.rehearsal.drills import DRILLS, THIRDS, WAVES
 from trainyard.rehearsal.emulator_session import RehearsalError
+from trainyard.rehearsal.scene import Drill, Scene
 from trainyard.tools.errors import StackError
 
-KILLED = Result("flow-killed", "Flow killed", "a | b", 61.4, "2026-11-28, 1a2b3c4d5e6f")
+DRILL = Drill("flow-killed", "Flow killed", lambda _: "")
+KILLED = Result(DRILL, "a | b", 61.4, "2026-11-28, 1a2b3c4d5e6f")
 TABLE = """# Reliability
 
 <!-- generated: drills -->
@@ -62,13 +55,13 @@ def test_the_report_has_the_place_for_the_table() -> None:
 
 
 def test_every_drill_has_a_name_for_people() -> None:
-    titles = [title(drill) for drill in DRILLS.values()]
+    titles = [drill.title for drill in DRILLS.values()]
     assert all(titles)
     assert len(set(titles)) == len(titles)
 
 
 def test_each_drill_runs_in_one_wave() -> None:
-    assert sorted(name for wave in WAVES for name in wave) == sorted(DRILLS)
+    assert len([drill for wave in WAVES for drill in wave]) == len(DRILLS)
 
 
 def test_a_drill_that_is_not_there_is_refused_with_those_that_are() -> None:
@@ -81,37 +74,30 @@ def test_a_drill_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 def test_a_choice_is_all_drills_one_or_todays_third() -> None:
     assert chosen("") == WAVES
-    assert chosen("flow-killed") == (("flow-killed",),)
+    assert chosen("flow-killed") == ((DRILLS["flow-killed"],),)
     assert chosen("today") in THIRDS
-    assert sorted(name for third in THIRDS for wave in third for name in wave) == sorted(DRILLS)
-
-
-def test_runs_at_once_are_counted_where_they_overlap() -> None:
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def span(begin: int, end: int) -> tuple[datetime, datetime]:
-        return start + timedelta(seconds=begin), start + timedelta(seconds=end)
-
-    assert most_at_once([span(0, 10), span(10, 20), span(25, 30)]) == 1
-    assert most_at_once([span(0, 10), span(5, 20), span(9, 12)]) == 3
+    of_a_day = [drill.name for third in THIRDS for wave in third for drill in wave]
+    assert sorted(of_a_day) == sorted(DRILLS)
 
 
 def test_a_drill_that_fails_leaves_what_the_others_observed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(_: Any, name: str, harm_done: Event) -> Result:
-        harm_done.set()
-        if name == "image-missing":
-            raise RehearsalError("it was pulled after all")
-        return replace(KILLED, name=name)
+    def fail(_: Scene) -> str:
+        raise RehearsalError("it was pulled after all")
+
+    def drill(name: str) -> Drill:
+        return Drill(name, name, fail if name == "image-missing" else lambda _: "seen now")
 
     report = tmp_path / "reliability.md"
     report.write_text(TABLE)
-    monkeypatch.setattr(drills, "REPORT", report)
-    monkeypatch.setattr(drills, "run_drill", run)
-    monkeypatch.setattr(drills, "bring_up", lambda *_: None)
-    wave = ("flow-killed", "image-missing", "flow-stopped")
-    with pytest.raises(RehearsalError, match=r"image-missing: .*pulled after all"):
-        drills.drill_all([wave], Any, Console(quiet=True))  # type: ignore[arg-type]
-    ran = [row for row in report.read_text().splitlines() if "1a2b3c4d5e6f" in row]
+    monkeypatch.setattr(drill_runner, "REPORT", report)
+    monkeypatch.setattr(drill_runner, "bring_up", lambda *_: None)
+    monkeypatch.setattr(drill_runner, "deployed", nullcontext)
+    stack: Any = SimpleNamespace(prefect=nullcontext)
+    wave = [drill(name) for name in ("flow-killed", "image-missing", "flow-stopped")]
+    console = Console(record=True, quiet=True, width=200)
+    with pytest.raises(RehearsalError, match="image-missing"):
+        run_waves([wave], stack, console)
+    ran = [row for row in report.read_text().splitlines() if "seen now" in row]
     assert len(ran) == 2

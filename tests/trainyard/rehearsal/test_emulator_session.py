@@ -43,8 +43,10 @@ def test_a_rehearsal_in_a_bootstrapped_repository_is_about_no_account_of_the_use
     monkeypatch.setattr("trainyard.contract.stack_config.PROGRAM", tmp_path)
     monkeypatch.setattr(Session, "start", lambda _: None)
     up = SimpleNamespace(up=lambda: None)
-    monkeypatch.setattr(Session, "pulumi", lambda *_: SimpleNamespace(make=lambda: None, api=up))
-    monkeypatch.setattr(Session, "note_what_is_there", lambda _: None)
+    monkeypatch.setattr(
+        Session, "pulumi", lambda *_, **__: SimpleNamespace(make=lambda: None, api=up)
+    )
+    monkeypatch.setattr(emulator_session, "inventory", lambda _: {})
     begun = Session(tmp_path / "home")
     begun.home.mkdir()
     begun.begin()

@@ -8,33 +8,38 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_SERVER_API_BASE_PATH, PREFECT_UI_ENABLED, temporary_settings
 
 from trainyard.rehearsal import fake_prefect_cloud as cloud
 from trainyard.rehearsal.emulator_session import RehearsalError
 
 
+@pytest.fixture(scope="module")
+def server() -> Any:
+    opened = {PREFECT_SERVER_API_BASE_PATH: cloud.WORKSPACE, PREFECT_UI_ENABLED: False}
+    with pytest.MonkeyPatch.context() as monkeypatch, temporary_settings(opened):
+        monkeypatch.setenv("PREFECT_API_KEY", "right")
+        return cloud.server()
+
+
 @pytest.mark.parametrize(
     ("path", "key", "status"),
     [
-        (f"{cloud.WORKSPACE}/flows/1", "right", 200),
-        (f"{cloud.WORKSPACE}/flows/1", "wrong", 401),
+        (f"{cloud.WORKSPACE}/admin/version", "right", 200),
+        (f"{cloud.WORKSPACE}/admin/version", "wrong", 401),
         (f"{cloud.WORKSPACE}/health", "", 200),
-        ("/flows/1", "right", 404),
-        ("/health", "right", 404),
-        (f"/x/api{cloud.WORKSPACE}/flows/1", "right", 404),
+        (f"{cloud.WORKSPACE}/variables/name/health", "", 401),
+        ("/api/admin/version", "right", 404),
+        ("/api/health", "right", 404),
+        (f"/x{cloud.WORKSPACE}/admin/version", "right", 404),
     ],
 )
 def test_the_workspace_is_all_there_is_and_its_key_opens_it(
-    path: str, key: str, status: int
+    path: str, key: str, status: int, server: Any
 ) -> None:
-    async def server(scope: Any, receive: Any, send: Any) -> None:
-        assert scope["path"] in ("/api/flows/1", "/api/health")
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
     async def ask() -> int:
-        transport = httpx.ASGITransport(cloud.Workspace(server, "right"))
-        async with httpx.AsyncClient(transport=transport, base_url="http://here/api") as client:
+        transport = httpx.ASGITransport(server)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             answer = await client.get(path, headers={"Authorization": f"Bearer {key}"})
         return answer.status_code
 
@@ -57,7 +62,7 @@ def test_a_stand_in_that_was_left_running_is_not_taken_for_the_new_one(
     port = orphan.server_port
     monkeypatch.setattr(cloud, "GATEWAY", "127.0.0.1")
     monkeypatch.setattr(cloud, "PORT", port)
-    monkeypatch.setattr(cloud, "URL", f"http://127.0.0.1:{port}/api{cloud.WORKSPACE}")
+    monkeypatch.setattr(cloud, "URL", f"http://127.0.0.1:{port}{cloud.WORKSPACE}")
     new = tmp_path / "python"  # which finds the port taken
     new.write_text("#!/bin/sh\nsleep 1\nexit 1\n")
     new.chmod(0o755)

@@ -8,7 +8,7 @@ import pytest
 from infra.estimate import recorder
 from tests.infra.example_stacks import CLOUD
 from trainyard.rehearsal import iam_usage as rights
-from trainyard.rehearsal.rehearse import MODES, Mode
+from trainyard.rehearsal.stack import MODES, Mode
 
 WORKER = "trainyard-dev-worker-task-abc1234"
 FLOWS = "trainyard-dev-flows-task-abc1234"

@@ -16,9 +16,10 @@ from rich.console import Console
 from tests.conftest import free_port
 from trainyard.aws.preview import Change, PreviewResult
 from trainyard.aws.pulumi_cli import Pulumi
-from trainyard.rehearsal import fake_prefect_cloud, rehearse
+from trainyard.rehearsal import fake_prefect_cloud, rehearse, target
 from trainyard.rehearsal.emulator_session import RehearsalError, Session
-from trainyard.rehearsal.rehearse import Rehearsal, check_unchanged, perform
+from trainyard.rehearsal.rehearse import check_unchanged, perform
+from trainyard.rehearsal.stack import Rehearsal
 from trainyard.tools.errors import StackError
 
 REASON = "[urn=urn:pulumi:rehearsal::trainyard] no module in [/venv/bin]"
@@ -28,15 +29,17 @@ REASON = "[urn=urn:pulumi:rehearsal::trainyard] no module in [/venv/bin]"
 def ended(shell: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The homes of the emulators that were ended, on a machine that has all that is needed."""
     homes: list[Path] = []
-    monkeypatch.setattr(rehearse, "REPO", tmp_path)
+    monkeypatch.setattr(target, "REPO", tmp_path)
     monkeypatch.setattr(rehearse, "missing", lambda: None)
     monkeypatch.setattr(Session, "stop", lambda session: homes.append(session.home))
     return homes
 
 
 def fail(_: Rehearsal, console: Console) -> None:
-    with rehearse.step(console, "make up"):
+    def up() -> None:
         raise RehearsalError(REASON)
+
+    rehearse.step(console, "make up", up)
 
 
 def test_the_reason_is_told_as_it_is_and_the_emulator_ends(
@@ -206,7 +209,7 @@ def test_what_stands_in_for_prefect_cloud_comes_and_goes_with_the_rehearsal(
     port = free_port()
     monkeypatch.setattr(fake_prefect_cloud, "GATEWAY", "127.0.0.1")
     monkeypatch.setattr(fake_prefect_cloud, "PORT", port)
-    api = f"http://127.0.0.1:{port}/api{fake_prefect_cloud.WORKSPACE}"
+    api = f"http://127.0.0.1:{port}{fake_prefect_cloud.WORKSPACE}"
     monkeypatch.setattr(fake_prefect_cloud, "URL", api)
     for name in ("start", "begin"):
         monkeypatch.setattr(Session, name, lambda *_, **__: None)
@@ -215,7 +218,7 @@ def test_what_stands_in_for_prefect_cloud_comes_and_goes_with_the_rehearsal(
     rehearsal = Rehearsal(Session(tmp_path), "cloud")
     rehearsal.open()
     try:
-        key = rehearsal.secret(rehearsal.settings["prefectApiKeySecretArn"])
+        key = rehearsal.secret("trainyard-prefect-api-key")
         for given, status in ((key, 200), ("wrong", 401)):
             headers = {"Authorization": f"Bearer {given}"}
             assert httpx.get(f"{api}/admin/version", headers=headers).status_code == status
