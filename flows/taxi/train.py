@@ -1,7 +1,6 @@
 """Train trip-duration models on one month, validate on the next, stage the best one."""
 
 import contextlib
-from collections.abc import Sequence
 from typing import Annotated, Any, cast
 from uuid import UUID
 
@@ -12,12 +11,8 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
-    create_table_artifact,
     update_progress_artifact,
 )
-from prefect.cache_policies import INPUTS, TASK_SOURCE
-from prefect.concurrency.sync import concurrency
-from prefect.tasks import exponential_backoff
 from pydantic import Field
 
 from flows.lifecycle.staging import (
@@ -33,11 +28,11 @@ from flows.platform.artifact_store import (
     read,
     read_parquet,
     write,
-    write_parquet,
 )
 from flows.platform.events import model_promoted
 from flows.platform.run_info import current_run
 from flows.platform.settings import load_settings
+from flows.platform.task_options import PERSISTED, RETRIED
 from flows.platform.tracking import (
     Experiment,
     discard_runs,
@@ -45,10 +40,10 @@ from flows.platform.tracking import (
     open_experiment,
     tracked_run,
 )
-from flows.taxi import contract, report
+from flows.taxi import report
 from flows.taxi.months import chosen_months
-from flows.taxi.report import Dataset, LoggedModel, PreparedMonth, StagedModel, TrainedModel
-from flows.taxi.source import raw_month
+from flows.taxi.preprocess import preprocess
+from flows.taxi.report import Dataset, LoggedModel, StagedModel, TrainedModel
 
 MODEL_NAME = "taxi-trip-duration"
 # What loading the logged pipeline needs.
@@ -113,52 +108,9 @@ def taxi_train(
     write_report(experiment, dataset, logged[baseline.run_id], logged[best.run_id], staged)
 
 
-@flow(name="preprocess", flow_run_name="preprocess {months[0]}, {months[1]}")
-def preprocess(
-    data: str, months: tuple[str, str], max_bad_share: float, store: str, workspace: str
-) -> Dataset:
-    """Both months at once: fetch, check, make features, fitted on the training month only."""
-    preparing = [
-        prepare_month.submit(data, month, max_bad_share, store, workspace) for month in months
-    ]
-    train, valid = (future.result() for future in preparing)
-    report_quarantine([train, valid])
-    transformer = fit_transformer(train, workspace)
-    transforming = [make_features.submit(month, transformer, workspace) for month in (train, valid)]
-    train_features, valid_features = (future.result() for future in transforming)
-    return Dataset(
-        train=train,
-        valid=valid,
-        transformer=transformer,
-        train_features=train_features,
-        valid_features=valid_features,
-    )
-
-
 # --- tasks: each wraps the work of a module beside this one --------------------------------------
 # `features` and `models` (scikit-learn, XGBoost), `search` (Optuna) and `plots` (matplotlib) are
 # imported where they are used: a run starts, and stops at bad data, without waiting for them.
-
-# Results are small JSON: URIs and numbers. What a run has finished, its next attempt takes from
-# the result store.
-PERSISTED: dict[str, Any] = {"persist_result": True, "result_serializer": "json"}
-# For tasks of `preprocess`: a run's next attempt makes a new run of this subflow, but has the same
-# workspace.
-PERSISTED_BY_WORKSPACE: dict[str, Any] = PERSISTED | {"cache_policy": INPUTS + TASK_SOURCE}
-
-
-def _may_pass(task: object, run: object, state: Any) -> bool:
-    """Bad data stays bad, a place that isn't there stays away: other faults are tried again."""
-    error = state.result(raise_on_failure=False)
-    absent = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
-    return not isinstance(error, ValueError) and not isinstance(error.__cause__, absent)
-
-
-RETRIED: dict[str, Any] = {
-    "retries": 3,
-    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
-    "retry_condition_fn": _may_pass,
-}
 
 
 @task(task_run_name="start-experiment", **RETRIED, **PERSISTED)
@@ -167,84 +119,6 @@ def start_experiment(tracking_uri: str) -> Experiment:
     experiment = open_experiment(tracking_uri, "taxi-train", current_run())
     get_run_logger().info("MLflow experiment %r: %s", experiment.name, experiment.url("rmse_valid"))
     return experiment
-
-
-@task(task_run_name="prepare-{month}", **RETRIED, **PERSISTED_BY_WORKSPACE)
-def prepare_month(
-    data: str, month: str, max_bad_share: float, store: str, workspace: str
-) -> PreparedMonth:
-    """Fetch a raw month and sort its rows into kept and quarantined ones."""
-    with concurrency(["tlc-downloads"] if data == "tlc" else []):
-        path = raw_month(data, month, artifact_path(store))
-    checked = contract.check(contract.read_month(path), month, str(path), max_bad_share)
-    if checked.kept.is_empty():
-        raise contract.ContractError(
-            f"{path}: none of its {checked.rows_read:,} rows can be used "
-            f"({', '.join(checked.counts)}); correct the file, or choose another month"
-        )
-    kept, course, quarantine = (
-        artifact_path(workspace, part, f"{month}.parquet")
-        for part in ("kept", "course", "quarantine")
-    )
-    write_parquet(checked.kept, kept)
-    write_parquet(checked.course, course)
-    if checked.counts:
-        write_parquet(checked.quarantined, quarantine)
-    get_run_logger().info(
-        "%s: %s rows read, %s kept, %s quarantined",
-        month,
-        checked.rows_read,
-        checked.kept.height,
-        checked.quarantined.height,
-    )
-    return PreparedMonth(
-        month=month,
-        raw=str(path),
-        kept=str(kept),
-        course=str(course),
-        quarantine=str(quarantine) if checked.counts else None,
-        rows_read=checked.rows_read,
-        rows_kept=checked.kept.height,
-        counts=checked.counts,
-    )
-
-
-@task(task_run_name="report-quarantine")
-def report_quarantine(months: Sequence[PreparedMonth]) -> None:
-    """Count the quarantined rows by month and rule, as a table in Prefect."""
-    create_table_artifact(
-        key="taxi-quarantine",
-        table=[
-            {"month": month.month, "rule": rule, "rows": rows, "file": month.quarantine}
-            for month in months
-            for rule, rows in month.counts.items()
-        ],
-        description="Rows that training can't use, and the first rule that each breaks",
-    )
-
-
-@task(task_run_name="fit-transformer", **PERSISTED_BY_WORKSPACE)
-def fit_transformer(train: PreparedMonth, workspace: str) -> str:
-    """Fit the features on the training month; gives the fitted transformer's URI."""
-    from flows.taxi import features, models
-
-    path = artifact_path(workspace, "features", "transformer.skops")
-    fitted = features.TripFeatures().fit(read_parquet(artifact_path(train.kept)))
-    write(path, models.dumps(fitted))
-    return str(path)
-
-
-@task(task_run_name="features-{month.month}", **PERSISTED_BY_WORKSPACE)
-def make_features(month: PreparedMonth, transformer: str, workspace: str) -> str:
-    """A month's features and durations, as Parquet; gives its URI."""
-    from flows.taxi import features, models
-
-    path = artifact_path(workspace, "features", f"{month.month}.parquet")
-    trips = read_parquet(artifact_path(month.kept))
-    numbers = models.loads(read(artifact_path(transformer))).transform(trips)
-    table = pl.DataFrame(numbers, schema=features.FEATURE_NAMES)
-    write_parquet(table.with_columns(trips["duration"]), path)
-    return str(path)
 
 
 @task(task_run_name="train-baseline", **PERSISTED)

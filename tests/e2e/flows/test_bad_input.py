@@ -13,7 +13,8 @@ from threading import Thread
 import polars as pl
 import pytest
 
-from flows.taxi import source, train
+from flows.platform.task_options import RETRIED
+from flows.taxi import preprocess, source, train
 from flows.taxi.synthetic import synthetic_month
 from tests.e2e.flows.whole_runs import Place, ended, put_month, run
 
@@ -39,7 +40,7 @@ def months(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def retries_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for task in (train.start_experiment, train.prepare_month):
+    for task in (train.start_experiment, preprocess.prepare_month):
         monkeypatch.setattr(task, "retry_delay_seconds", [RETRY_SECONDS] * 3)
     monkeypatch.setattr(source, "FIRST_WAIT", 0.001)  # between attempts of one download
 
@@ -228,7 +229,7 @@ def test_an_mlflow_that_is_gone_is_said_within_seconds(
     here: Place, months: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # it may be starting: this fault is tried again, for 15 seconds at most
-    assert sum(train.RETRIED["retry_delay_seconds"](train.RETRIED["retries"])) < 15
+    assert sum(RETRIED["retry_delay_seconds"](RETRIED["retries"])) < 15
     monkeypatch.setattr(train.start_experiment, "retry_delay_seconds", [0, 0, 0])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody())
     message = failed(data=str(months))

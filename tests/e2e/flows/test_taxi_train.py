@@ -20,12 +20,14 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlo
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Scheduled
 
-from flows.taxi import train
+from flows.taxi import contract
 from flows.taxi.features import model_input
 from flows.taxi.models import loads
+from flows.taxi.preprocess import preprocess
 from flows.taxi.report import Dataset
 from flows.taxi.search import Trial, search
-from flows.taxi.train import MODEL_NAME, preprocess
+from flows.taxi.source import raw_month
+from flows.taxi.train import MODEL_NAME
 from tests.e2e.flows.whole_runs import (
     Place,
     artifacts,
@@ -334,7 +336,7 @@ def test_months_without_a_bad_row_have_no_quarantine_and_train_as_any(
     for path in folder.iterdir():
         month = path.stem.removeprefix("green_tripdata_")
         trips = pl.read_parquet(path)
-        put_month(folder, month, train.contract.check(trips, month, "x", 1).kept)
+        put_month(folder, month, contract.check(trips, month, "x", 1).kept)
     done = run(**months)
     assert ended(done) == ("Completed", "")
     assert not Path(here.store, "runs", str(done.id), "quarantine").exists()
@@ -356,8 +358,7 @@ def test_a_killed_run_goes_on_where_it_was(
         assert found
         raise SystemExit("the machine is gone")
 
-    raw_month = train.raw_month
-    monkeypatch.setattr(train, "raw_month", counted)
+    monkeypatch.setattr("flows.taxi.preprocess.raw_month", counted)
     waiting = schedule(FIFTH_OF_MARCH, **months)
     with monkeypatch.context() as broken:
         broken.setattr("flows.taxi.search.search", killed)

@@ -1,4 +1,4 @@
-"""The taxi flow's own decisions; its runs are in tests/e2e/flows."""
+"""Which faults a task tries again."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,8 +7,8 @@ import pytest
 from prefect.states import exception_to_failed_state
 
 from flows.platform.artifact_store import ArtifactStoreError
+from flows.platform.task_options import RETRIED
 from flows.taxi.contract import ContractError
-from flows.taxi.train import RETRIED
 
 MAY_PASS: Callable[..., bool] = RETRIED["retry_condition_fn"]
 
