@@ -1,7 +1,6 @@
 """MLflow, as the pipelines use it: an experiment a flow run, linked with its page in Prefect."""
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -123,7 +122,8 @@ def log_pipeline(
     """Add a scikit-learn pipeline and its figures to a run.
 
     Args:
-        example: a few rows of the pipeline's input; the signature is inferred from it.
+        example: a few rows of the pipeline's input. The signature has its columns, of any type:
+            MLflow would refuse whole frames for a column with a missing value or of another width.
         trusted_types: classes beside scikit-learn's own that the pipeline holds.
         packages: what loading and predicting needs; their installed versions become the model's
             requirements.
@@ -134,16 +134,20 @@ def log_pipeline(
     """
     # They take seconds to import: only where a model is logged.
     import mlflow.sklearn
-    from mlflow.models import infer_signature
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types.schema import AnyType, ColSpec, Schema
 
     mlflow.set_tracking_uri(experiment.tracking_uri)
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        # an integer column is meant as one: the contract has no missing values
-        warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer")
+    anything = AnyType()  # type: ignore[no-untyped-call]
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(anything, column, required=False) for column in example.columns]),
+        outputs=infer_signature(model_output=pipeline.predict(example)).outputs,
+    )
+    with mlflow.start_run(run_id=run_id):
         model = mlflow.sklearn.log_model(
             pipeline,
             name="model",
-            signature=infer_signature(example, pipeline.predict(example)),
+            signature=signature,
             input_example=example,
             pip_requirements=pinned(packages),
             code_paths=[str(Path(__file__).parents[1])],

@@ -21,7 +21,6 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Scheduled
 
 from flows.taxi import contract
-from flows.taxi.features import model_input
 from flows.taxi.models import loads
 from flows.taxi.preprocess import preprocess
 from flows.taxi.report import Dataset
@@ -232,15 +231,20 @@ def test_progress_ends_with_all_trials_done(trained: Trained) -> None:
 ELSEWHERE = """
 import json, sys
 import mlflow, numpy as np, pandas as pd
-frames = []
-for zones, unit in (("int64", "us"), ("int32", "ns"), ("int64", "s")):
-    raw = pd.read_parquet("raw.parquet")
-    raw = raw.astype({"PULocationID": zones, "DOLocationID": zones})
-    raw["lpep_pickup_datetime"] = raw["lpep_pickup_datetime"].astype(f"datetime64[{unit}]")
-    frames.append(raw)
+zones = ["PULocationID", "DOLocationID"]
+raw = pd.read_parquet("raw.parquet")
+assert raw["DOLocationID"].dtype == "float64"
+frames = [
+    raw,
+    raw.astype(dict.fromkeys(zones, "Int64")),
+    raw.astype({"lpep_pickup_datetime": "datetime64[s]"}),
+    raw.fillna({"DOLocationID": 999}).astype(dict.fromkeys(zones, "uint64")),
+    pd.read_parquet("raw.parquet", dtype_backend="numpy_nullable"),
+    pd.read_parquet("raw.parquet", dtype_backend="pyarrow"),
+]
 model = mlflow.pyfunc.load_model(sys.argv[1])
 import flows.taxi.features
-answers = [np.asarray(model.predict(raw)).tolist() for raw in frames]
+answers = [np.asarray(model.predict(frame)).tolist() for frame in frames]
 json.dump({"answers": answers, "code": flows.taxi.features.__file__}, open("answers.json", "w"))
 """
 
@@ -250,9 +254,12 @@ def test_the_champion_predicts_from_raw_trips_in_a_process_that_has_no_trainyard
 ) -> None:
     trips = pl.read_parquet(
         Path(trained.place.store, f"raw/synthetic/green_tripdata_{FEBRUARY}.parquet")
-    ).drop_nulls("DOLocationID")
+    )
     absurd = trips.sort("trip_distance", descending=True).head(20)
-    raw = pl.concat([trips.head(100), absurd, trips.filter(pl.col("trip_distance") == 0).head(20)])
+    zoneless = trips.filter(pl.col("DOLocationID").is_null())
+    assert zoneless.height > 0
+    without = trips.filter(pl.col("trip_distance") == 0).head(20)
+    raw = pl.concat([trips.head(100), absurd, without, zoneless])
     raw.write_parquet(tmp_path / "raw.parquet")
     environment = {
         "PATH": os.environ["PATH"],
@@ -273,7 +280,8 @@ def test_the_champion_predicts_from_raw_trips_in_a_process_that_has_no_trainyard
     pipeline = loads(
         trained.stored("models", f"{trained.champion_run.info.run_id}.skops").read_bytes()
     )
-    expected = pipeline.predict(model_input(raw))
+    expected = pipeline.predict(raw)
+    assert np.isfinite(expected).all()
     for answers in said["answers"]:
         np.testing.assert_allclose(answers, expected, rtol=1e-6)
 
