@@ -4,6 +4,7 @@ S3 takes its endpoint, region and credentials from the environment as every AWS 
 (AWS_ENDPOINT_URL, AWS_REGION, the task's role).
 """
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -81,6 +82,19 @@ def read(path: UPath) -> bytes:
     with _explained("read", path):
         content: bytes = path.read_bytes()
     return content
+
+
+def sha256(path: UPath) -> str:
+    """Return the SHA-256 of what `path` holds.
+
+    Raises:
+        ArtifactStoreError: the file is missing or cannot be read.
+    """
+    with _explained("read", path), path.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def write_parquet(frame: pl.DataFrame, path: UPath) -> None:

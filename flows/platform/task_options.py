@@ -25,3 +25,6 @@ RETRIED: dict[str, Any] = {
     "retry_delay_seconds": exponential_backoff(backoff_factor=2),
     "retry_condition_fn": _may_pass,
 }
+
+# Of a task that waits for something else: MLflow, Prefect, the store.
+WAITS: dict[str, Any] = {"timeout_seconds": 900}

@@ -7,26 +7,32 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.concurrency.sync import concurrency
 
-from flows.platform.artifact_store import artifact_path, read, read_parquet, write, write_parquet
-from flows.platform.task_options import PERSISTED_BY_WORKSPACE, RETRIED
+from flows.platform.artifact_store import (
+    artifact_path,
+    read,
+    read_parquet,
+    sha256,
+    write,
+    write_parquet,
+)
+from flows.platform.task_options import PERSISTED, PERSISTED_BY_WORKSPACE, RETRIED, WAITS
 from flows.taxi import contract
 from flows.taxi.report import Dataset, PreparedMonth
 from flows.taxi.source import raw_month
 
 
-@flow(name="preprocess", flow_run_name="preprocess {months[0]}, {months[1]}")
+@flow(name="preprocess", flow_run_name="preprocess {months[0]}, {months[1]}", **PERSISTED)
 def preprocess(
     data: str, months: tuple[str, str], max_bad_share: float, store: str, workspace: str
 ) -> Dataset:
-    """Both months at once: fetch, check, make features, fitted on the training month only."""
-    preparing = [
-        prepare_month.submit(data, month, max_bad_share, store, workspace) for month in months
-    ]
-    train, valid = (future.result() for future in preparing)
+    """Fetch, check and make features, which are fitted on the training month only."""
+    # one after the other: Prefect can't end a task in time that runs in another thread
+    train, valid = (prepare_month(data, month, max_bad_share, store, workspace) for month in months)
     report_quarantine([train, valid])
     transformer = fit_transformer(train, workspace)
-    transforming = [make_features.submit(month, transformer, workspace) for month in (train, valid)]
-    train_features, valid_features = (future.result() for future in transforming)
+    train_features, valid_features = (
+        make_features(month, transformer, workspace) for month in (train, valid)
+    )
     return Dataset(
         train=train,
         valid=valid,
@@ -36,7 +42,8 @@ def preprocess(
     )
 
 
-@task(task_run_name="prepare-{month}", **RETRIED, **PERSISTED_BY_WORKSPACE)
+# longer than a download may take
+@task(task_run_name="prepare-{month}", **RETRIED, **PERSISTED_BY_WORKSPACE, timeout_seconds=1800)
 def prepare_month(
     data: str, month: str, max_bad_share: float, store: str, workspace: str
 ) -> PreparedMonth:
@@ -73,10 +80,11 @@ def prepare_month(
         rows_read=checked.rows_read,
         rows_kept=checked.kept.height,
         counts=checked.counts,
+        sha256=sha256(path),
     )
 
 
-@task(task_run_name="report-quarantine")
+@task(task_run_name="report-quarantine", **WAITS)
 def report_quarantine(months: Sequence[PreparedMonth]) -> None:
     """Count the quarantined rows by month and rule, as a table in Prefect."""
     create_table_artifact(
@@ -90,7 +98,7 @@ def report_quarantine(months: Sequence[PreparedMonth]) -> None:
     )
 
 
-@task(task_run_name="fit-transformer", **PERSISTED_BY_WORKSPACE)
+@task(task_run_name="fit-transformer", **PERSISTED_BY_WORKSPACE, **WAITS)
 def fit_transformer(train: PreparedMonth, workspace: str) -> str:
     """Fit the features on the training month; gives the fitted transformer's URI."""
     from flows.taxi import features, models
@@ -101,7 +109,7 @@ def fit_transformer(train: PreparedMonth, workspace: str) -> str:
     return str(path)
 
 
-@task(task_run_name="features-{month.month}", **PERSISTED_BY_WORKSPACE)
+@task(task_run_name="features-{month.month}", **PERSISTED_BY_WORKSPACE, **WAITS)
 def make_features(month: PreparedMonth, transformer: str, workspace: str) -> str:
     """A month's features and durations, as Parquet; gives its URI."""
     from flows.taxi import features, models

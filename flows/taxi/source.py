@@ -21,7 +21,14 @@ from tenacity import (
 )
 from upath import UPath
 
-from flows.platform.artifact_store import ArtifactStoreError, artifact_path, read, write, writing
+from flows.platform.artifact_store import (
+    ArtifactStoreError,
+    artifact_path,
+    read,
+    sha256,
+    write,
+    writing,
+)
 from flows.taxi.months import latest_months, parse_month
 from flows.taxi.synthetic import synthetic_month
 
@@ -235,8 +242,7 @@ def _checksummed(path: UPath) -> Iterator[BufferedRandom]:
 def _is_whole(path: UPath) -> bool:
     """Return whether `path` is there as `_checksummed` wrote it."""
     try:
-        line = read(_checksum_path(path))
-        return line == _checksum_line(hashlib.sha256(read(path)).hexdigest(), path)
+        return read(_checksum_path(path)) == _checksum_line(sha256(path), path)
     except ArtifactStoreError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return False

@@ -141,8 +141,15 @@ def test_a_bucket_that_is_not_there_is_named(here: Place, s3: str) -> None:
 # --- parameters ----------------------------------------------------------------------------------
 
 PARAMETERS: dict[str, tuple[Parameters, str]] = {
-    "not a month": ({"train_month": "2023-1"}, "'2023-1' is not a month: write it like 2023-01"),
-    "no such month": ({"train_month": "2023-13"}, "'2023-13' is not a month"),
+    "not a month": ({"train_month": "2023-1"}, "train_month: String should match pattern '^20"),
+    "no such month": ({"train_month": "2023-13"}, "train_month: String should match pattern"),
+    "a day": ({"train_month": "2023-01-01"}, "train_month: String should match pattern"),
+    "not a validation month": ({"valid_month": "02"}, "valid_month: String should match pattern"),
+    "a variable of a shell": ({"data": "${DATA}"}, "data: String should match pattern"),
+    "too many trials": ({"num_trials": 10**6}, "num_trials: Input should be less than or equal"),
+    "negative seed": ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
+    "seed too large": ({"seed": 2**32}, "seed: Input should be less than 4294967296"),
+    "a secret in the address": ({"data": "https://me:s3cret@host/a"}, "has a user, a password"),
     "validated before training": (
         {"train_month": "2023-03", "valid_month": "2023-02"},
         "valid_month 2023-02 is not after train_month 2023-03: a model is validated on trips later",
@@ -166,7 +173,9 @@ PARAMETERS: dict[str, tuple[Parameters, str]] = {
 def test_a_parameter_that_makes_no_sense_is_refused_before_anything_is_done(
     given: Parameters, said: str, here: Place
 ) -> None:
-    assert said in failed(**given)
+    message = failed(**given)
+    assert said in message
+    assert "s3cret" not in message
     assert not Path(here.store).exists()
     assert [e.name for e in here.client.search_experiments()] == ["Default"]
 
