@@ -111,9 +111,10 @@ def test_a_day_with_the_stack_goes_as_the_readme_says(newcomer: Clone, tmp_path:
 import pandas
 trips = pandas.read_parquet({str(tmp_path / "green_tripdata_2023-02.parquet")!r})
 """
-    script = tmp_path / "champion.py"
-    script.write_text(trips + champion + "\nprint('predicted', len(minutes))\n")
-    assert "predicted 40000" in typed(newcomer, f"{shell}python '{script}'")
+    checked = block("python", "load_champion")
+    for code, script in ((champion, tmp_path / "a.py"), (checked, newcomer.folder / "b.py")):
+        script.write_text(trips + code + "\nprint('predicted', len(minutes))\n")
+        assert "predicted 40000" in typed(newcomer, f"{shell}python '{script}'")
 
     assert left == ["make down"]  # after the flow in ten lines, below
 
