@@ -126,6 +126,6 @@ def render(
             "whatever else is wrong with them. Errors on them compare with published ones.",
             "",
             # not <url>: Prefect's pages escape the & of such a link twice
-            *(f"- [{label}]({url})" for label, url in links.items() if url),
+            *(f"- {label}: [{url}]({url})" for label, url in links.items() if url),
         ]
     )

@@ -232,7 +232,7 @@ def test_the_report_shows_rows_models_and_links(trained: Trained) -> None:
         assert f"[{name}](" in text
     assert f"/runs/flow-run/{trained.run.id})" in text
     query = "workflowType=machine_learning&compareRunsMode=CHART&orderByKey="
-    assert f"- [MLflow experiment]({trained.place.tracking_uri}/#/experiments/" in text
+    assert f"- MLflow experiment: [{trained.place.tracking_uri}/#/experiments/" in text
     assert query in text
     assert "The course's rows are those" in text
 

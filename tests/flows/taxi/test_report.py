@@ -107,13 +107,13 @@ def test_a_baseline_that_won_is_listed_once_and_not_compared_with_itself() -> No
 
 def test_links_that_there_are_end_the_page() -> None:
     markdown = page(links={"Prefect run": "", "Model": "http://mlflow/models/3"})
-    assert markdown.splitlines()[-1] == "- [Model](http://mlflow/models/3)"
+    assert markdown.splitlines()[-1] == "- Model: [http://mlflow/models/3](http://mlflow/models/3)"
     assert "Prefect run" not in markdown
 
 
 def test_a_link_with_parameters_is_as_it_is_written() -> None:
     url = "http://mlflow/#/experiments/7/runs?workflowType=machine_learning&orderByAsc=true"
-    assert page(links={"MLflow": url}).splitlines()[-1] == f"- [MLflow]({url})"
+    assert page(links={"MLflow": url}).splitlines()[-1] == f"- MLflow: [{url}]({url})"
 
 
 def test_the_courses_rows_are_explained_where_they_stand() -> None:
