@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from mlflow import MlflowClient
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -56,6 +57,16 @@ def alone(folder, name):
         before = log.read_text() if log.exists() else ""
         time.sleep(2)
         log.write_text(before + "x")
+
+@flow
+def tracked(folder: str):
+    from flows.platform.run_info import current_run
+    from flows.platform.tracking import open_experiment, tracked_run
+
+    experiment = open_experiment(f"sqlite:///{{folder}}/mlflow.db", "tracked", current_run())
+    with tracked_run(experiment, "search"), tracked_run(experiment, "trial", nested=True):
+        Path(folder, "started").touch()
+        time.sleep(600)
 
 @flow
 def turns(folder: str):
@@ -160,3 +171,33 @@ def test_runs_take_turns_where_they_must(folder: Path, prefect_server: str) -> N
         ]
     assert [run.result() for run in runs] == [0, 0, 0]
     assert (folder / "log").read_text() == "xxx"
+
+
+def test_the_mlflow_runs_of_a_run_that_is_stopped_are_killed(
+    folder: Path, prefect_server: str
+) -> None:
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(
+            Flow(lambda folder: None, name="tracked"),
+            parameters={"folder": str(folder)},
+            state=Scheduled(),
+        )
+    environment = os.environ | {
+        "PREFECT_API_URL": prefect_server,
+        "PREFECT__FLOW_RUN_ID": str(run.id),
+        "PREFECT__FLOW_ENTRYPOINT": f"{folder / 'flows_under_test.py'}:tracked",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "prefect.engine"], env=environment, cwd=folder
+    ) as process:
+        end = time.monotonic() + 120
+        while not (folder / "started").exists():
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.5)
+        process.terminate()  # what cancelling does, and Spot
+        process.wait(60)
+    mlflow = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (experiment,) = mlflow.search_experiments(filter_string="name LIKE 'tracked%'")
+    runs = mlflow.search_runs([experiment.experiment_id])
+    assert [each.info.status for each in runs] == ["KILLED", "KILLED"]
