@@ -4,6 +4,7 @@ S3 takes its endpoint, region and credentials from the environment as every AWS 
 (AWS_ENDPOINT_URL, AWS_REGION, the task's role).
 """
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import polars as pl
+from aiohttp import ClientError
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+from polars.exceptions import PolarsError
 from upath import UPath
 
 
@@ -33,6 +36,8 @@ def artifact_path(uri: str, *parts: str) -> UPath:
 def writing(path: UPath) -> Iterator[BufferedRandom]:
     """Open a temporary local file that becomes `path` when the block ends without an error.
 
+    An OSError or an error of Polars' in the block is taken for one of the file.
+
     Nobody ever sees half a file under the final name: a folder gets it by a rename, S3 by one
     upload. After an error in the block, `path` is as it was before.
 
@@ -47,7 +52,7 @@ def writing(path: UPath) -> Iterator[BufferedRandom]:
         folder.mkdir(parents=True, exist_ok=True)
         file = part.open("x+b")
     try:
-        with file:
+        with _explained("write", path), file:
             yield file
         with _explained("write", path):
             if local:
@@ -79,6 +84,19 @@ def read(path: UPath) -> bytes:
     return content
 
 
+def sha256(path: UPath) -> str:
+    """Return the SHA-256 of what `path` holds.
+
+    Raises:
+        ArtifactStoreError: the file is missing or cannot be read.
+    """
+    with _explained("read", path), path.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def write_parquet(frame: pl.DataFrame, path: UPath) -> None:
     """Write `frame` to `path` as Parquet, atomically.
 
@@ -97,10 +115,23 @@ def read_parquet(path: UPath, columns: Sequence[str] | None = None) -> pl.DataFr
         polars.exceptions.PolarsError: it is not a Parquet file, or lacks one of `columns`.
     """
     wanted = list(columns) if columns is not None else None
-    if not _is_local(path):
-        return pl.read_parquet(BytesIO(read(path)), columns=wanted)
     with _explained("read", path):
-        return pl.read_parquet(path.path, columns=wanted, glob=False)
+        return pl.read_parquet(_parquet_source(path), columns=wanted, glob=False)
+
+
+def parquet_outline(path: UPath) -> tuple[int, pl.Schema]:
+    """Return the rows and the columns that the footer of a Parquet file names, and read no more.
+
+    Raises:
+        ArtifactStoreError, polars.exceptions.PolarsError: as `read_parquet`.
+    """
+    with _explained("read", path):
+        scan = pl.scan_parquet(_parquet_source(path), glob=False)
+        return scan.select(pl.len()).collect().item(), scan.collect_schema()
+
+
+def _parquet_source(path: UPath) -> str | BytesIO:
+    return path.path if _is_local(path) else BytesIO(read(path))
 
 
 def _is_local(path: UPath) -> bool:
@@ -122,13 +153,19 @@ def _explained(verb: str, path: UPath) -> Iterator[None]:
             else f"access denied: the role or key in use needs {action} and s3:ListBucket there"
         )
         raise ArtifactStoreError(f"cannot {verb} {path}: {advice}") from error
-    except (OSError, BotoCoreError) as error:
+    except ArtifactStoreError:
+        raise
+    except (OSError, BotoCoreError, ClientError, PolarsError) as error:
+        # of what is read, Polars' errors say what is wrong with the file itself
+        if isinstance(error, PolarsError) and verb == "read":
+            raise
         advice = (
             "check that it is a folder and that its disk has space"
             if _is_local(path)
-            else "check the credentials, the region and AWS_ENDPOINT_URL"
+            else "check the credentials, the region, the network and AWS_ENDPOINT_URL"
         )
-        raise ArtifactStoreError(f"cannot {verb} {path}: {error}; {advice}") from error
+        fault = str(error) or type(error).__name__
+        raise ArtifactStoreError(f"cannot {verb} {path}: {fault}; {advice}") from error
 
 
 def _missing(path: UPath) -> str:

@@ -1,8 +1,8 @@
 """MLflow, as the pipelines use it: an experiment a flow run, linked with its page in Prefect."""
 
+import json
 import os
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,12 +12,20 @@ import httpx
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag
 from pydantic import BaseModel
 
 from flows.platform.run_info import RunInfo
 
 # A flow's log has its own lines with links; MLflow's would come twice for every run.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+# MLflow shows its pages for language models unless a link says otherwise.
+PAGES = "workflowType=machine_learning"
+# In MLflow's words, what a run did with a data set.
+TRAINING, VALIDATION = "training", "validation"
 
 
 class TrackingError(RuntimeError):
@@ -37,11 +45,24 @@ class Experiment(BaseModel):
         """Its page in MLflow: the runs compared in charts, the lowest `metric` first."""
         page = f"{self.tracking_uri}/#/experiments/{self.id}/runs"
         order = f"orderByKey=metrics.%60{metric}%60&orderByAsc=true"
-        return f"{page}?workflowType=machine_learning&compareRunsMode=CHART&{order}"
+        return f"{page}?{PAGES}&compareRunsMode=CHART&{order}"
 
     def run_url(self, run_id: str) -> str:
         """A run's page in MLflow."""
-        return f"{self.tracking_uri}/#/experiments/{self.id}/runs/{run_id}"
+        return f"{self.tracking_uri}/#/experiments/{self.id}/runs/{run_id}?{PAGES}"
+
+    def model_url(self, name: str, version: str) -> str:
+        """A registered version's page in MLflow."""
+        return f"{self.tracking_uri}/#/models/{name}/versions/{version}?{PAGES}"
+
+
+class InputData(BaseModel):
+    """A file that a run read."""
+
+    name: str
+    sha256: str
+    uri: str
+    rows: int
 
 
 def open_experiment(tracking_uri: str, prefix: str, run: RunInfo) -> Experiment:
@@ -56,14 +77,24 @@ def open_experiment(tracking_uri: str, prefix: str, run: RunInfo) -> Experiment:
         "prefect.flow_run_id": run.id,
         # MLflow shows it as the description
         "mlflow.note.content": f"Prefect run [{run.name}]({run.url})",
+        "mlflow.source.name": run.entrypoint,
+        "mlflow.source.type": "JOB",
     }
+    if run.commit:
+        tags["mlflow.source.git.commit"] = run.commit
     name = run.experiment_name(prefix)
     found = mlflow.get_experiment_by_name(name)
     if found and found.tags.get("prefect.flow_run_id") != run.id:
         # another deployment's run, scheduled for the same moment
         name = f"{name} {run.id[-8:]}"
         found = mlflow.get_experiment_by_name(name)
-    experiment_id = found.experiment_id if found else mlflow.create_experiment(name, tags=tags)
+    experiment_id = (
+        found.experiment_id
+        if found
+        else mlflow.create_experiment(
+            name, tags=tags | {"mlflow.experimentKind": "custom_model_development"}
+        )
+    )
     return Experiment(id=experiment_id, name=name, tracking_uri=tracking_uri, tags=tags)
 
 
@@ -98,17 +129,53 @@ def discard_runs(experiment: Experiment, tags: Mapping[str, str]) -> None:
 
 @contextmanager
 def tracked_run(
-    experiment: Experiment, name: str, tags: Mapping[str, str] | None = None, nested: bool = False
+    experiment: Experiment,
+    name: str,
+    tags: Mapping[str, str] | None = None,
+    nested: bool = False,
+    data: Mapping[str, InputData] | None = None,
 ) -> Iterator[str]:
-    """Run a block as one MLflow run; gives its id. An exception marks the run as failed."""
+    """Run a block as one MLflow run; gives its id. See `_active` for how it ends.
+
+    Args:
+        data: what it reads, by what it does with it: TRAINING, VALIDATION.
+    """
     mlflow.set_tracking_uri(experiment.tracking_uri)
-    with mlflow.start_run(
+    with _active(
         experiment_id=experiment.id,
         run_name=name,
         nested=nested,
         tags=experiment.tags | dict(tags or {}),
-    ) as run:
-        yield run.info.run_id
+    ) as run_id:
+        if data:
+            inputs = [dataset_input(each, context) for context, each in data.items()]
+            MlflowClient(experiment.tracking_uri).log_inputs(run_id, inputs)
+        yield run_id
+
+
+@contextmanager
+def _active(**run: Any) -> Iterator[str]:
+    """Start or resume an MLflow run: an error marks it as failed, a cancelled flow as killed."""
+    with mlflow.start_run(**run) as started:
+        try:
+            yield started.info.run_id
+        except Exception:
+            raise
+        except BaseException:  # Prefect's and Python's way to stop a process
+            mlflow.end_run("KILLED")
+            raise
+
+
+def dataset_input(data: InputData, context: str) -> DatasetInput:
+    """A file in MLflow's words; `context` is TRAINING or VALIDATION."""
+    dataset = Dataset(
+        name=data.name,
+        digest=data.sha256[:32],  # MLflow has room for 36
+        source_type="s3" if data.uri.startswith("s3://") else "local",
+        source=json.dumps({"uri": data.uri}),
+        profile=json.dumps({"num_rows": data.rows, "sha256": data.sha256}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
 
 
 def log_pipeline(
@@ -117,16 +184,17 @@ def log_pipeline(
     pipeline: Any,
     example: pd.DataFrame,
     trusted_types: list[str],
-    packages: list[str],
+    packages: Sequence[str | Mapping[str, str]],
     figures: Mapping[str, Any],
 ) -> str:
     """Add a scikit-learn pipeline and its figures to a run.
 
     Args:
-        example: a few rows of the pipeline's input; the signature is inferred from it.
+        example: a few rows of the pipeline's input. The signature has its columns, of any type:
+            MLflow would refuse whole frames for a column with a missing value or of another width.
         trusted_types: classes beside scikit-learn's own that the pipeline holds.
         packages: what loading and predicting needs; their installed versions become the model's
-            requirements.
+            requirements (`pinned`).
         figures: matplotlib figures by file name.
 
     Returns:
@@ -134,16 +202,20 @@ def log_pipeline(
     """
     # They take seconds to import: only where a model is logged.
     import mlflow.sklearn
-    from mlflow.models import infer_signature
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types.schema import AnyType, ColSpec, Schema
 
     mlflow.set_tracking_uri(experiment.tracking_uri)
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        # an integer column is meant as one: the contract has no missing values
-        warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer")
+    anything = AnyType()  # type: ignore[no-untyped-call]
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(anything, column, required=False) for column in example.columns]),
+        outputs=infer_signature(model_output=pipeline.predict(example)).outputs,
+    )
+    with _active(run_id=run_id):
         model = mlflow.sklearn.log_model(
             pipeline,
             name="model",
-            signature=infer_signature(example, pipeline.predict(example)),
+            signature=signature,
             input_example=example,
             pip_requirements=pinned(packages),
             code_paths=[str(Path(__file__).parents[1])],
@@ -155,12 +227,24 @@ def log_pipeline(
     return str(model.model_uri)
 
 
-def pinned(packages: list[str]) -> list[str]:
-    """The installed version of each package as a requirement; one that is absent is left out."""
+def pinned(packages: Sequence[str | Mapping[str, str]]) -> list[str]:
+    """The installed version of each package as a requirement.
+
+    A package with another name on another platform is a mapping from names to environment markers:
+    the version that is installed here holds for all of them.
+    """
     found = []
     for package in packages:
-        try:
-            found.append(f"{package}=={version(package)}")
-        except PackageNotFoundError:
-            continue
+        names = {package: ""} if isinstance(package, str) else package
+        here = next(filter(None, map(_version, names)), None)
+        found += [
+            f"{name}=={here}{marker and f'; {marker}'}" for name, marker in names.items() if here
+        ]
     return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

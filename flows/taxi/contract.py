@@ -3,14 +3,18 @@
 Every row is accounted for: rows read = rows kept + rows quarantined.
 """
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dataframely as dy
 import polars as pl
 from upath import UPath
 
-from flows.platform.artifact_store import ArtifactStoreError, read_parquet
+from flows.platform.artifact_store import ArtifactStoreError, parquet_outline, read_parquet
 from flows.taxi.months import parse_month
+
+logger = logging.getLogger(__name__)
 
 
 class ContractError(ValueError):
@@ -64,25 +68,60 @@ class CheckedMonth:
     course: pl.DataFrame
 
 
+# TLC's largest green month has 1.8 million rows of 20 columns. A file of a few megabytes may hold
+# equal values that fill any memory, so the footer is asked first.
+MAX_ROWS = 5_000_000
+MAX_VALUES = 100_000_000
+
+
 def read_month(path: UPath) -> pl.DataFrame:
-    """Return a month's file as it is, all columns.
+    """Return a month's file as it is, all columns but nested and unreadable ones.
 
     Raises:
-        ContractError: it is missing, forbidden, or no whole Parquet file.
+        ContractError: it is missing, forbidden, too large, or no whole Parquet file.
         ArtifactStoreError: the store doesn't answer; another try may succeed.
     """
     try:
-        return read_parquet(path)
+        rows, schema = parquet_outline(path)
+        if rows > MAX_ROWS or rows * len(schema) > MAX_VALUES:
+            raise ContractError(
+                f"{path}: {rows:,} rows of {len(schema)} columns, and a month has {MAX_ROWS:,} rows"
+                f" or {MAX_VALUES:,} values at most: split the file by month"
+            )
+        flat = [name for name, dtype in schema.items() if not dtype.is_nested()]
+        try:
+            return read_parquet(path, flat)
+        except _NOT_PARQUET:
+            return _readable(path, flat)
     except ArtifactStoreError as error:
         if isinstance(error.__cause__, FileNotFoundError | PermissionError):
             raise ContractError(str(error)) from error
         raise
-    # on some broken files polars panics, which is no PolarsError
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except pl.exceptions.DuplicateError as error:
+        fault = str(error).splitlines()[0]
+        raise ContractError(f"{path}: {fault}; keep one of them") from error
+    except _NOT_PARQUET as error:
         fault = str(error).splitlines()[0]
         raise ContractError(
             f"{path}: not a whole Parquet file ({fault}); fetch it again"
         ) from error
+
+
+# on some broken files polars panics, which is no PolarsError
+_NOT_PARQUET = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
+
+def _readable(path: UPath, columns: Sequence[str]) -> pl.DataFrame:
+    """Return the columns that can be read; all that `Trips` is made of must be."""
+    frames = []
+    for name in columns:
+        try:
+            frames.append(read_parquet(path, [name]))
+        except _NOT_PARQUET as error:
+            if name in NEEDED:
+                raise
+            logger.warning("%s: column %s can't be read, and isn't needed: %s", path, name, error)
+    return pl.concat(frames, how="horizontal")
 
 
 def conform(raw: pl.DataFrame, file: str) -> pl.DataFrame:

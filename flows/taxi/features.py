@@ -14,12 +14,28 @@ FEATURE_NAMES = ("pickup_zone", "dropoff_zone", "trip_distance", "hour", "weekda
 
 # New York to Philadelphia; TLC's records beyond it (up to 200,000 miles) are meter failures.
 MAX_MILES = 100.0
+MAX_ZONES = 1000
 
 Trips = pl.DataFrame | pd.DataFrame
 
 
+def numbers(trips: Trips, column: str) -> NDArray[np.float64]:
+    """A column of any type that a reader of Parquet gives numbers; NaN where a value is missing."""
+    values = trips[column]
+    if isinstance(values, pl.Series):
+        return values.cast(pl.Float64, strict=False).to_numpy()
+    return pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def zone_ids(trips: Trips, column: str) -> NDArray[np.int64]:
+    """A column's zones, which have up to 3 digits; -1 where it is missing or can't be a zone."""
+    zones = numbers(trips, column)
+    possible = (zones >= 0) & (zones < MAX_ZONES) & (zones == np.floor(zones))
+    return np.where(possible, zones, -1).astype(np.int64)
+
+
 def route_ids(trips: Trips) -> NDArray[np.int64]:
-    """One integer a pick-up and drop-off pair (the tutorial's PU_DO); zones have up to 3 digits.
+    """One integer a pick-up and drop-off pair (the tutorial's PU_DO); -1 where a zone is missing.
 
     Args:
         trips: n trips.
@@ -27,8 +43,33 @@ def route_ids(trips: Trips) -> NDArray[np.int64]:
     Returns:
         Shape (n,).
     """
-    pickup, dropoff = (trips[c].to_numpy() for c in ("PULocationID", "DOLocationID"))
-    return (pickup.astype(np.int64) * 1000 + dropoff.astype(np.int64)).astype(np.int64)
+    pickup, dropoff = (zone_ids(trips, column) for column in ("PULocationID", "DOLocationID"))
+    return _routes(pickup, dropoff)
+
+
+def _routes(pickup: NDArray[np.int64], dropoff: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.where((pickup >= 0) & (dropoff >= 0), pickup * MAX_ZONES + dropoff, -1)
+
+
+def pickup_times(trips: Trips) -> pl.Series:
+    """The pick-ups, New York's local time, in microseconds; null where one is missing.
+
+    Raises:
+        ValueError: they have a time zone: nothing says whether it is New York's.
+    """
+    values = trips["lpep_pickup_datetime"]
+    if not isinstance(values, pl.Series):
+        # pandas may count in seconds, which polars doesn't know
+        values = pd.to_datetime(values, errors="coerce")
+        zone = values.dt.tz
+        values = pl.Series(values.dt.tz_localize(None).to_numpy().astype("datetime64[us]"))
+    else:
+        zone = getattr(values.dtype, "time_zone", None)
+    if zone:
+        raise ValueError(
+            f"lpep_pickup_datetime is in {zone}: give New York's local time, without a time zone"
+        )
+    return values.cast(pl.Datetime("us"), strict=False)
 
 
 def model_input(trips: pl.DataFrame) -> pd.DataFrame:
@@ -46,14 +87,18 @@ class TripFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     `fit` learns each route's median distance. `transform` uses it where a trip's own distance
     can't be true (a meter that didn't run), so that such a trip still gets a sensible answer;
-    on a route never seen it leaves the distance missing, which XGBoost handles.
+    on a route never seen it leaves the distance missing, which XGBoost handles. So it does with a
+    zone that is missing, or that no trip of the training month had.
     """
+
+    # columns of `transform` without which there is no answer: hour and weekday
+    NEEDED = (3, 4)
 
     def fit(self, trips: Trips, y: object = None) -> Self:
         """Learn the routes' median distances (miles) from n trips; `y` is not used."""
         medians = (
-            pl.DataFrame({"route": route_ids(trips), "miles": trips["trip_distance"].to_numpy()})
-            .filter(pl.col("miles").is_between(0, MAX_MILES, closed="right"))
+            pl.DataFrame({"route": route_ids(trips), "miles": numbers(trips, "trip_distance")})
+            .filter(pl.col("route") >= 0, pl.col("miles").is_between(0, MAX_MILES, closed="right"))
             .group_by("route")
             .agg(pl.col("miles").median())
             .sort("route")
@@ -68,18 +113,18 @@ class TripFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Returns:
             Shape (n, 5), in the order of FEATURE_NAMES.
         """
-        miles = trips["trip_distance"].to_numpy().astype(np.float64)
+        pickup, dropoff = (zone_ids(trips, column) for column in ("PULocationID", "DOLocationID"))
+        miles = numbers(trips, "trip_distance")
         broken = ~((miles > 0) & (miles <= MAX_MILES))
         if broken.any():
-            miles = np.where(broken, self._usual_miles(route_ids(trips)), miles)
-        # pandas may count in seconds, which polars doesn't know
-        pickup = pl.Series(trips["lpep_pickup_datetime"].to_numpy().astype("datetime64[us]"))
+            miles = np.where(broken, self._usual_miles(_routes(pickup, dropoff)), miles)
+        times = pickup_times(trips)
         columns = (
-            trips["PULocationID"].to_numpy(),
-            trips["DOLocationID"].to_numpy(),
+            _where_seen(pickup, self.routes_ // MAX_ZONES),
+            _where_seen(dropoff, self.routes_ % MAX_ZONES),
             miles,
-            pickup.dt.hour().to_numpy() + pickup.dt.minute().to_numpy() / 60,
-            pickup.dt.weekday().to_numpy(),
+            times.dt.hour().to_numpy() + times.dt.minute().to_numpy() / 60,
+            times.dt.weekday().to_numpy(),
         )
         return np.column_stack([column.astype(np.float32) for column in columns])
 
@@ -95,8 +140,18 @@ class TripFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.where(known, self.route_miles_[place], np.nan)
 
 
+def _where_seen(zones: NDArray[np.int64], seen: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Zones as numbers, NaN where they are not among `seen`."""
+    known = np.zeros(MAX_ZONES + 1, dtype=bool)  # the last one stays False: it is zone -1
+    known[seen] = True
+    return np.where(known[zones], zones, np.nan)
+
+
 class RouteAndDistance(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """The tutorial's two features, PU_DO and distance: shape (n, 2), the route as its number."""
+
+    # columns of `transform` without which there is no answer: the distance
+    NEEDED = (1,)
 
     def fit(self, trips: Trips, y: object = None) -> Self:
         """Nothing to learn."""
@@ -104,9 +159,7 @@ class RouteAndDistance(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def transform(self, trips: Trips) -> NDArray[np.float64]:
         """Turn n trips into (route, miles), shape (n, 2)."""
-        return np.column_stack(
-            [route_ids(trips), trips["trip_distance"].to_numpy().astype(np.float64)]
-        )
+        return np.column_stack([route_ids(trips), numbers(trips, "trip_distance")])
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

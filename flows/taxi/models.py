@@ -13,15 +13,42 @@ from sklearn.metrics import root_mean_squared_error
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from flows.taxi.features import TRIP_COLUMNS, RouteAndDistance, TripFeatures
+from flows.taxi.features import (
+    TRIP_COLUMNS,
+    RouteAndDistance,
+    TripFeatures,
+    Trips,
+    route_ids,
+)
 
 # What a saved pipeline may hold besides scikit-learn's own classes; skops loads nothing else.
 TRUSTED_TYPES = [
     "flows.taxi.features.RouteAndDistance",
     "flows.taxi.features.TripFeatures",
+    "flows.taxi.models.TripModel",
     "xgboost.core.Booster",
     "xgboost.sklearn.XGBRegressor",
 ]
+
+
+class TripModel(Pipeline):  # type: ignore[misc]
+    """Raw trips in, minutes out; NaN for a trip that lacks what the model can't do without.
+
+    The first step turns trips into numbers, and its `NEEDED` names the indispensable ones.
+    """
+
+    def predict(self, X: Trips, **params: object) -> NDArray[np.float64]:
+        """Predict n trips, pandas or Polars, as either reads TLC's files: shape (n,)."""
+        first, last = self.steps[0][1], self.steps[-1][1]
+        values = first.transform(X)
+        known = np.isfinite(values[:, first.NEEDED]).all(axis=1)
+        minutes = np.full(len(values), np.nan)
+        if known.any():
+            values = values[known]
+            for _, step in self.steps[1:-1]:
+                values = step.transform(values)
+            minutes[known] = last.predict(values)
+        return minutes
 
 
 def fit_baseline(trips: pl.DataFrame) -> Pipeline:
@@ -30,11 +57,13 @@ def fit_baseline(trips: pl.DataFrame) -> Pipeline:
     Args:
         trips: the rows that the course's filter keeps (`contract.CheckedMonth.course`).
     """
+    # the answer for an unknown route must not be learned from impossible ones
+    trips = trips.filter(pl.Series(route_ids(trips) >= 0))
     encode = ColumnTransformer(
         [("route", OneHotEncoder(handle_unknown="ignore"), [0])], remainder="passthrough"
     )
     features = Pipeline([("trips", RouteAndDistance()), ("encode", encode)]).fit(trips)
-    return Pipeline([*features.steps, ("linear", _least_squares(trips))])
+    return TripModel([*features.steps, ("linear", _least_squares(trips))])
 
 
 def _least_squares(trips: pl.DataFrame) -> LinearRegression:
@@ -63,7 +92,7 @@ def boosted_pipeline(features: TripFeatures, booster: bytes) -> Pipeline:
     """Fitted features and a booster (XGBoost's UBJSON) as one pipeline."""
     model = xgb.XGBRegressor()
     model.load_model(bytearray(booster))
-    return Pipeline([("trips", features), ("xgboost", model)])
+    return TripModel([("trips", features), ("xgboost", model)])
 
 
 def rmse(pipeline: Pipeline, trips: pl.DataFrame) -> float:

@@ -2,6 +2,11 @@
 
 import re
 from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationInfo
+
+PATTERN = r"20[0-9]{2}-(0[1-9]|1[0-2])"
 
 
 def parse_month(month: str) -> tuple[datetime, datetime]:
@@ -10,10 +15,9 @@ def parse_month(month: str) -> tuple[datetime, datetime]:
     Raises:
         ValueError: `month` is not written like 2023-01.
     """
-    found = re.fullmatch(r"(20\d\d)-(0[1-9]|1[0-2])", month)
-    if not found:
+    if not re.fullmatch(PATTERN, month):
         raise ValueError(f"{month!r} is not a month: write it like 2023-01")
-    first = datetime(int(found[1]), int(found[2]), 1)
+    first = datetime(int(month[:4]), int(month[5:]), 1)
     return first, datetime(first.year + first.month // 12, first.month % 12 + 1, 1)
 
 
@@ -48,3 +52,16 @@ def chosen_months(train: str | None, valid: str | None, scheduled: datetime) -> 
             "later than those it was trained on"
         )
     return train, valid
+
+
+def _after_training(valid: str, given: ValidationInfo) -> str:
+    # a train_month that is refused itself isn't among the data
+    if "train_month" in given.data:
+        chosen_months(given.data["train_month"], valid, datetime.min)
+    return valid
+
+
+Month = Annotated[str, Field(pattern=f"^{PATTERN}$", examples=["2023-01"])]
+"""A flow's parameter, refused by the flow's schema where it isn't written like 2023-01."""
+LaterMonth = Annotated[Month, AfterValidator(_after_training)]
+"""The same, refused before a run starts where it isn't after the parameter `train_month`."""

@@ -16,6 +16,8 @@ class PreparedMonth(BaseModel):
     rows_kept: int
     counts: dict[str, int]
     """Rows quarantined by rule."""
+    sha256: str = ""
+    """Of the raw file."""
 
     @property
     def rows_quarantined(self) -> int:
@@ -57,12 +59,22 @@ class LoggedModel(BaseModel):
 
 
 class StagedModel(BaseModel):
-    """The model version that got the alias."""
+    """The model version that was registered, and the one that has the alias."""
 
     name: str
     version: str
     alias: str
     url: str
+    champion: str = ""
+    """Another version that kept the alias; empty if this one has it."""
+
+    @property
+    def summary(self) -> str:
+        """What became of it, in a line."""
+        if not self.champion:
+            return f"{self.name} version {self.version} is {self.alias}"
+        stays = f"{self.champion} stays {self.alias}"
+        return f"{self.name} version {self.version} is registered, {stays}"
 
 
 def render(
@@ -88,10 +100,15 @@ def render(
     comparison = f", {improvement:.0%} below the linear baseline" if best_wins else ""
     return "\n".join(
         [
-            f"# {staged.name} version {staged.version} is {staged.alias}",
+            f"# {staged.summary}",
             "",
             f"**{best.trained.name}** predicts a trip's duration with an RMSE of "
             f"**{best.trained.rmse_valid:.2f} minutes**{comparison}.",
+            *(
+                [f"Version {staged.champion} had a lower one on the same validation month."]
+                if staged.champion
+                else []
+            ),
             "",
             f"| rows | {train.month} (train) | {valid.month} (validate) |",
             "|---|---:|---:|",
@@ -105,6 +122,10 @@ def render(
                 for model in ((baseline, best) if best_wins else (baseline,))
             ),
             "",
-            *(f"- {label}: <{url}>" for label, url in links.items() if url),
+            "The course's rows are those that the tutorial's filter keeps: 1 to 60 minutes long, "
+            "whatever else is wrong with them. Errors on them compare with published ones.",
+            "",
+            # not <url>: Prefect's pages escape the & of such a link twice
+            *(f"- {label}: [{url}]({url})" for label, url in links.items() if url),
         ]
     )

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,12 +15,20 @@ from tenacity import (
     before_sleep_log,
     retry_if_exception_type,
     stop_after_attempt,
+    stop_after_delay,
     wait_exponential,
     wait_random,
 )
 from upath import UPath
 
-from flows.platform.artifact_store import ArtifactStoreError, artifact_path, read, write, writing
+from flows.platform.artifact_store import (
+    ArtifactStoreError,
+    artifact_path,
+    read,
+    sha256,
+    write,
+    writing,
+)
 from flows.taxi.months import latest_months, parse_month
 from flows.taxi.synthetic import synthetic_month
 
@@ -30,6 +39,9 @@ FILE_NAME = "green_tripdata_{month}.parquet"
 
 # seconds; `read` is between two pieces of the file, not for all of it
 TIMEOUT = httpx.Timeout(30, connect=10)
+# of one month, with all its attempts; TLC's largest have 20 MB
+MAX_SECONDS = 900.0
+MAX_BYTES = 500_000_000
 # waits of about 1, 2, 4 and 8 s: outlasts a hiccup, not an outage
 ATTEMPTS = 5
 FIRST_WAIT = 1.0
@@ -52,6 +64,23 @@ PASSING = (
 )
 
 
+def require_plain_address(data: str) -> None:
+    """Refuse an address with a user, a password or a query: it would end up in names and logs.
+
+    Raises:
+        SourceError: it has one; the message doesn't repeat it.
+    """
+    web = re.match(r"https?:", data, re.IGNORECASE)
+    if re.search(r"[?#]" if web else r"^$", data) or re.search(
+        r"@" if "://" in data else r"^([a-z][a-z\d+.-]*:/?|//)[^/]*@", data, re.IGNORECASE
+    ):
+        raise SourceError(
+            "the address in data has a user, a password or a query, such as a key, in it: give it "
+            "without (https://host/folder, s3://bucket/prefix; S3's keys come from the "
+            "environment), or a folder that holds the files"
+        )
+
+
 def raw_month(data: str, month: str, store: UPath) -> UPath:
     """Return the path of a month's raw Parquet file, fetched or made first where it has to be.
 
@@ -69,6 +98,7 @@ def raw_month(data: str, month: str, store: UPath) -> UPath:
         ValueError: `month` is not a month.
     """
     parse_month(month)
+    require_plain_address(data)
     name = FILE_NAME.format(month=month)
     if data == "synthetic":
         path = store / "raw" / "synthetic" / name
@@ -76,14 +106,19 @@ def raw_month(data: str, month: str, store: UPath) -> UPath:
             with _checksummed(path) as file:
                 synthetic_month(month).write_parquet(file)
         return path
-    if data == "tlc" or data.startswith(("http://", "https://")):
+    if data == "tlc" or re.match(r"https?://", data, re.IGNORECASE):
         prefix = TLC if data == "tlc" else data.rstrip("/")
-        # a folder for each site: the same month from two of them may differ
-        path = store / "raw" / re.sub(r"[^\w.-]+", "-", prefix.partition("://")[2]) / name
+        path = store / "raw" / _cache_folder(prefix) / name
         if not _is_whole(path):
             _download(f"{prefix}/{name}", month, path)
         return path
     return _existing(data, name)
+
+
+def _cache_folder(prefix: str) -> str:
+    """Return a folder's name for each address: the same month from two of them may differ."""
+    readable = re.sub(r"[^\w.-]+", "-", prefix.partition("://")[2])[:80]
+    return f"{readable}-{hashlib.sha256(prefix.encode()).hexdigest()[:16]}"
 
 
 def _existing(data: str, name: str) -> UPath:
@@ -96,32 +131,51 @@ def _existing(data: str, name: str) -> UPath:
     folder = artifact_path(data).expanduser().absolute()
     try:
         if (path := folder / name).exists():
+            _require_size(path, path.stat().st_size)
             return path
         there = sorted(file.name for file in folder.iterdir()) if folder.exists() else None
+    except SourceError:
+        raise
     except Exception as error:  # fsspec's filesystems raise what their clients raise
         raise SourceError(f"cannot look for {name} in {folder}: {error}") from error
     if there is None:
         raise SourceError(
             f"no {name}: there is no folder {folder}; give synthetic, tlc, or one that exists"
         )
+    raise SourceError(f"no {name} in {folder}; it has {_described(there)}")
+
+
+def _described(names: list[str]) -> str:
+    """Say what a folder has: its months, else what else there is and what is expected."""
     pattern = re.compile(FILE_NAME.format(month=r"(\d{4}-\d\d)"))
-    months = [found[1] for file in there if (found := pattern.fullmatch(file))]
-    raise SourceError(
-        f"no {name} in {folder}; it has {', '.join(months) or 'no green_tripdata months'}"
-    )
+    months = [match[1] for name in names if (match := pattern.fullmatch(name))]
+    others = [name for name in names if not pattern.fullmatch(name) and not name.startswith(".")]
+    if not others:
+        return ", ".join(months) or "no green_tripdata months: it is empty"
+    hints = {
+        r"(?i)\.csv(\.|$)": "CSV files have to be converted to Parquet",
+        r"^\w+=": "folders of partitions aren't looked into",
+        r"^(yellow|fhv|fhvhv)_": "only green taxis' files have the columns that training needs",
+    }
+    listed = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    advice = [hint for kind, hint in hints.items() if any(re.search(kind, o) for o in others)]
+    found = f"{', '.join(months) or 'no green_tripdata months'}, and beside them {listed}"
+    expected = f"expected is one file a month, {FILE_NAME.format(month='YYYY-MM')}, in the folder"
+    return "; ".join([found, *advice, expected])
 
 
 def _download(url: str, month: str, path: UPath) -> None:
     """Fetch `url` into `path`, trying again where that may help."""
+    deadline = time.monotonic() + MAX_SECONDS
     attempts = Retrying(
-        stop=stop_after_attempt(ATTEMPTS),
+        stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(MAX_SECONDS),
         wait=wait_exponential(multiplier=FIRST_WAIT) + wait_random(0, FIRST_WAIT / 4),
         retry=retry_if_exception_type(PASSING),
         before_sleep=before_sleep_log(logger, logging.WARNING),
         reraise=True,
     )
     try:
-        attempts(_download_once, url, month, path)
+        attempts(_download_once, url, month, path, deadline)
     except (httpx.HTTPError, httpx.InvalidURL, _PassingError) as error:
         fault = str(error) or type(error).__name__
         tries = attempts.statistics["attempt_number"]
@@ -131,8 +185,12 @@ def _download(url: str, month: str, path: UPath) -> None:
         ) from error
 
 
-def _download_once(url: str, month: str, path: UPath) -> None:
-    with httpx.stream("GET", url, timeout=TIMEOUT, follow_redirects=True) as response:
+def _download_once(url: str, month: str, path: UPath, deadline: float) -> None:
+    # as it is: a compressed body could be of any size
+    plain = {"Accept-Encoding": "identity"}
+    with httpx.stream(
+        "GET", url, headers=plain, timeout=TIMEOUT, follow_redirects=True
+    ) as response:
         if response.status_code in (403, 404):  # TLC's site says 403 for a file it doesn't have
             newest = " and ".join(latest_months(datetime.now(UTC)))
             raise SourceError(
@@ -143,14 +201,32 @@ def _download_once(url: str, month: str, path: UPath) -> None:
             raise _PassingError(f"HTTP {response.status_code}")
         if response.status_code != 200:
             raise SourceError(f"cannot fetch {url}: HTTP {response.status_code}; check the address")
+        length = response.headers.get("Content-Length", "0")
+        if length.isdecimal():
+            _require_size(url, int(length))
         last = b""
         with _checksummed(path) as file:
-            for piece in response.iter_bytes():
+            for piece in response.iter_raw():
                 file.write(piece)
+                _require_size(url, file.tell())
+                if time.monotonic() > deadline:
+                    raise SourceError(
+                        f"cannot fetch {url}: not whole after {MAX_SECONDS:.0f} s, "
+                        f"{file.tell():,} bytes came; try again later, or give data= a folder that "
+                        "holds the file"
+                    )
                 last = (last + piece)[-4:]
             # every Parquet file ends so; an error page or a body cut short without a length doesn't
             if last != b"PAR1":
                 raise _PassingError("the answer is not a whole Parquet file")
+
+
+def _require_size(place: object, size: int) -> None:
+    if size > MAX_BYTES:
+        raise SourceError(
+            f"{place} has more than {MAX_BYTES // 1_000_000} MB, and a month of trips has no more "
+            "than that: check the address, or split the file by month"
+        )
 
 
 @contextmanager
@@ -166,8 +242,7 @@ def _checksummed(path: UPath) -> Iterator[BufferedRandom]:
 def _is_whole(path: UPath) -> bool:
     """Return whether `path` is there as `_checksummed` wrote it."""
     try:
-        line = read(_checksum_path(path))
-        return line == _checksum_line(hashlib.sha256(read(path)).hexdigest(), path)
+        return read(_checksum_path(path)) == _checksum_line(sha256(path), path)
     except ArtifactStoreError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return False

@@ -1,7 +1,7 @@
 """Train trip-duration models on one month, validate on the next, stage the best one."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, cast
 from uuid import UUID
 
@@ -12,19 +12,16 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
-    create_table_artifact,
     update_progress_artifact,
 )
-from prefect.cache_policies import INPUTS, TASK_SOURCE
-from prefect.concurrency.sync import concurrency
-from prefect.tasks import exponential_backoff
 from pydantic import Field
 
+from flows.lifecycle.champion import CHAMPION
 from flows.lifecycle.staging import (
-    CHAMPION,
     Candidate,
     Limits,
     best_candidate,
+    champion_version,
     register_champion,
     require_within_limits,
 )
@@ -33,26 +30,43 @@ from flows.platform.artifact_store import (
     read,
     read_parquet,
     write,
-    write_parquet,
 )
 from flows.platform.events import model_promoted
-from flows.platform.run_info import current_run
+from flows.platform.locks import exclusive
+from flows.platform.run_info import current_run, end_killed_attempts
 from flows.platform.settings import load_settings
+from flows.platform.task_options import PERSISTED, RETRIED, WAITS
 from flows.platform.tracking import (
+    TRAINING,
+    VALIDATION,
     Experiment,
+    InputData,
     discard_runs,
     log_pipeline,
     open_experiment,
     tracked_run,
 )
-from flows.taxi import contract, report
-from flows.taxi.months import chosen_months
+from flows.taxi import report
+from flows.taxi.months import LaterMonth, Month, chosen_months
+from flows.taxi.preprocess import preprocess
 from flows.taxi.report import Dataset, LoggedModel, PreparedMonth, StagedModel, TrainedModel
-from flows.taxi.source import raw_month
+from flows.taxi.source import require_plain_address
 
 MODEL_NAME = "taxi-trip-duration"
-# What loading the logged pipeline needs.
-PACKAGES = ["numpy", "pandas", "polars", "scikit-learn", "skops", "xgboost", "xgboost-cpu"]
+ABOUT = (
+    "Minutes that a trip of New York's green taxis takes, from its raw record as TLC publishes it. "
+    "Registered by the flow taxi-train; the alias `champion` is on the version in use."
+)
+# What loading the logged pipeline needs. xgboost-cpu has no wheels for a Mac.
+XGBOOST = {"xgboost-cpu": 'sys_platform == "linux"', "xgboost": 'sys_platform != "linux"'}
+PACKAGES: list[str | Mapping[str, str]] = [
+    *("numpy", "pandas", "polars", "scikit-learn", "skops"),
+    XGBOOST,
+]
+
+# seconds; between its tasks, and each task has its own
+FLOW_TIMEOUT = 6 * 3600
+SEARCH_TIMEOUT = 4 * 3600
 
 
 def run_name() -> str:
@@ -65,16 +79,21 @@ def run_name() -> str:
     return f"train {train}, validate {valid}"
 
 
-@flow(name="taxi-train", flow_run_name=run_name)
+@flow(
+    name="taxi-train",
+    flow_run_name=run_name,
+    timeout_seconds=FLOW_TIMEOUT,
+    result_serializer="json",
+)
 def taxi_train(
-    data: str = "synthetic",
-    train_month: str | None = None,
-    valid_month: str | None = None,
-    num_trials: Annotated[int, Field(ge=1)] = 20,
+    data: Annotated[str, Field(pattern=r"^[^${}]+$")] = "synthetic",
+    train_month: Month | None = None,
+    valid_month: LaterMonth | None = None,
+    num_trials: Annotated[int, Field(ge=1, le=1000)] = 20,
     max_rmse_valid: Annotated[float, Field(gt=0, lt=1e6)] = 6.5,
     max_inference_time: Annotated[float, Field(gt=0, lt=1e6)] = 20e-6,
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.2,
-    seed: int = 42,
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42,
 ) -> None:
     """Train trip-duration models on one month, validate on the next, stage the best one.
 
@@ -90,8 +109,10 @@ def taxi_train(
         max_bad_share: a month with a greater share of unusable rows stops the run.
         seed: of the search.
     """
+    require_plain_address(data)
     settings = load_settings()
     run = current_run()
+    end_killed_attempts()
     months = chosen_months(train_month, valid_month, run.scheduled)
     limits = Limits(rmse_valid=max_rmse_valid, inference_time=max_inference_time)
     workspace = str(artifact_path(settings.artifact_store, "runs", run.id))
@@ -108,60 +129,17 @@ def taxi_train(
         if model.run_id in (baseline.run_id, best.run_id)
     }
     require_within_limits(best, limits)
-    # The gate against the current champion belongs here, before anything is registered.
+    # A gate belongs here, before anything is registered.
     staged = stage(experiment, dataset, logged[best.run_id])
     write_report(experiment, dataset, logged[baseline.run_id], logged[best.run_id], staged)
-
-
-@flow(name="preprocess", flow_run_name="preprocess {months[0]}, {months[1]}")
-def preprocess(
-    data: str, months: tuple[str, str], max_bad_share: float, store: str, workspace: str
-) -> Dataset:
-    """Both months at once: fetch, check, make features, fitted on the training month only."""
-    preparing = [
-        prepare_month.submit(data, month, max_bad_share, store, workspace) for month in months
-    ]
-    train, valid = (future.result() for future in preparing)
-    report_quarantine([train, valid])
-    transformer = fit_transformer(train, workspace)
-    transforming = [make_features.submit(month, transformer, workspace) for month in (train, valid)]
-    train_features, valid_features = (future.result() for future in transforming)
-    return Dataset(
-        train=train,
-        valid=valid,
-        transformer=transformer,
-        train_features=train_features,
-        valid_features=valid_features,
-    )
 
 
 # --- tasks: each wraps the work of a module beside this one --------------------------------------
 # `features` and `models` (scikit-learn, XGBoost), `search` (Optuna) and `plots` (matplotlib) are
 # imported where they are used: a run starts, and stops at bad data, without waiting for them.
 
-# Results are small JSON: URIs and numbers. What a run has finished, its next attempt takes from
-# the result store.
-PERSISTED: dict[str, Any] = {"persist_result": True, "result_serializer": "json"}
-# For tasks of `preprocess`: a run's next attempt makes a new run of this subflow, but has the same
-# workspace.
-PERSISTED_BY_WORKSPACE: dict[str, Any] = PERSISTED | {"cache_policy": INPUTS + TASK_SOURCE}
 
-
-def _may_pass(task: object, run: object, state: Any) -> bool:
-    """Bad data stays bad, a place that isn't there stays away: other faults are tried again."""
-    error = state.result(raise_on_failure=False)
-    absent = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
-    return not isinstance(error, ValueError) and not isinstance(error.__cause__, absent)
-
-
-RETRIED: dict[str, Any] = {
-    "retries": 3,
-    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
-    "retry_condition_fn": _may_pass,
-}
-
-
-@task(task_run_name="start-experiment", **RETRIED, **PERSISTED)
+@task(task_run_name="start-experiment", **RETRIED, **PERSISTED, **WAITS)
 def start_experiment(tracking_uri: str) -> Experiment:
     """One MLflow experiment for this flow run, named from its scheduled time."""
     experiment = open_experiment(tracking_uri, "taxi-train", current_run())
@@ -169,92 +147,15 @@ def start_experiment(tracking_uri: str) -> Experiment:
     return experiment
 
 
-@task(task_run_name="prepare-{month}", **RETRIED, **PERSISTED_BY_WORKSPACE)
-def prepare_month(
-    data: str, month: str, max_bad_share: float, store: str, workspace: str
-) -> PreparedMonth:
-    """Fetch a raw month and sort its rows into kept and quarantined ones."""
-    with concurrency(["tlc-downloads"] if data == "tlc" else []):
-        path = raw_month(data, month, artifact_path(store))
-    checked = contract.check(contract.read_month(path), month, str(path), max_bad_share)
-    if checked.kept.is_empty():
-        raise contract.ContractError(
-            f"{path}: none of its {checked.rows_read:,} rows can be used "
-            f"({', '.join(checked.counts)}); correct the file, or choose another month"
-        )
-    kept, course, quarantine = (
-        artifact_path(workspace, part, f"{month}.parquet")
-        for part in ("kept", "course", "quarantine")
-    )
-    write_parquet(checked.kept, kept)
-    write_parquet(checked.course, course)
-    if checked.counts:
-        write_parquet(checked.quarantined, quarantine)
-    get_run_logger().info(
-        "%s: %s rows read, %s kept, %s quarantined",
-        month,
-        checked.rows_read,
-        checked.kept.height,
-        checked.quarantined.height,
-    )
-    return PreparedMonth(
-        month=month,
-        raw=str(path),
-        kept=str(kept),
-        course=str(course),
-        quarantine=str(quarantine) if checked.counts else None,
-        rows_read=checked.rows_read,
-        rows_kept=checked.kept.height,
-        counts=checked.counts,
-    )
-
-
-@task(task_run_name="report-quarantine")
-def report_quarantine(months: Sequence[PreparedMonth]) -> None:
-    """Count the quarantined rows by month and rule, as a table in Prefect."""
-    create_table_artifact(
-        key="taxi-quarantine",
-        table=[
-            {"month": month.month, "rule": rule, "rows": rows, "file": month.quarantine}
-            for month in months
-            for rule, rows in month.counts.items()
-        ],
-        description="Rows that training can't use, and the first rule that each breaks",
-    )
-
-
-@task(task_run_name="fit-transformer", **PERSISTED_BY_WORKSPACE)
-def fit_transformer(train: PreparedMonth, workspace: str) -> str:
-    """Fit the features on the training month; gives the fitted transformer's URI."""
-    from flows.taxi import features, models
-
-    path = artifact_path(workspace, "features", "transformer.skops")
-    fitted = features.TripFeatures().fit(read_parquet(artifact_path(train.kept)))
-    write(path, models.dumps(fitted))
-    return str(path)
-
-
-@task(task_run_name="features-{month.month}", **PERSISTED_BY_WORKSPACE)
-def make_features(month: PreparedMonth, transformer: str, workspace: str) -> str:
-    """A month's features and durations, as Parquet; gives its URI."""
-    from flows.taxi import features, models
-
-    path = artifact_path(workspace, "features", f"{month.month}.parquet")
-    trips = read_parquet(artifact_path(month.kept))
-    numbers = models.loads(read(artifact_path(transformer))).transform(trips)
-    table = pl.DataFrame(numbers, schema=features.FEATURE_NAMES)
-    write_parquet(table.with_columns(trips["duration"]), path)
-    return str(path)
-
-
-@task(task_run_name="train-baseline", **PERSISTED)
+@task(task_run_name="train-baseline", **PERSISTED, **WAITS)
 def train_baseline(experiment: Experiment, dataset: Dataset, workspace: str) -> TrainedModel:
     """The tutorial's linear model, as a run of the experiment."""
     from flows.taxi import models
 
     discard_runs(experiment, {"model": "linear"})
     valid = read_parquet(artifact_path(dataset.valid.kept))
-    with tracked_run(experiment, "linear baseline", {"model": "linear"}) as mlflow_run:
+    tags, data = {"model": "linear"}, _data(dataset)
+    with tracked_run(experiment, "linear baseline", tags, data=data) as mlflow_run:
         mlflow.log_params(_months(dataset))
         pipeline = models.fit_baseline(read_parquet(artifact_path(dataset.train.course)))
         return _evaluated(
@@ -267,7 +168,7 @@ def train_baseline(experiment: Experiment, dataset: Dataset, workspace: str) -> 
         )
 
 
-@task(task_run_name="search-xgboost", **PERSISTED)
+@task(task_run_name="search-xgboost", **PERSISTED, timeout_seconds=SEARCH_TIMEOUT)
 def search_xgboost(
     experiment: Experiment,
     dataset: Dataset,
@@ -287,6 +188,7 @@ def search_xgboost(
     train, valid = (
         read_parquet(artifact_path(uri)) for uri in (dataset.train_features, dataset.valid_features)
     )
+    data = _data(dataset)
     trained: list[TrainedModel] = []
     progress = cast(
         "UUID",  # it is a coroutine only where the caller is one
@@ -299,7 +201,7 @@ def search_xgboost(
         name = f"trial {trial.number + 1}"
         state = "pruned" if trial.booster is None else "complete"
         tags = {"model": "xgboost", "trial": state}
-        with tracked_run(experiment, name, tags, nested=True) as mlflow_run:
+        with tracked_run(experiment, name, tags, nested=True, data=data) as mlflow_run:
             mlflow.log_params(trial.params)
             mlflow.log_metric("rounds", trial.rounds)
             if trial.booster is not None and trial.rmse_valid is not None:
@@ -314,7 +216,7 @@ def search_xgboost(
             progress, progress=100 * (trial.number + 1) / num_trials, description=done
         )
 
-    with tracked_run(experiment, "xgboost search", {"model": "xgboost"}):
+    with tracked_run(experiment, "xgboost search", {"model": "xgboost"}, data=data):
         mlflow.log_params(_months(dataset) | {"num_trials": num_trials, "seed": seed})
         search(
             (train.select(FEATURE_NAMES).to_numpy(), train["duration"].to_numpy()),
@@ -326,13 +228,13 @@ def search_xgboost(
     return trained
 
 
-@task(task_run_name="find-best", **RETRIED, **PERSISTED)
+@task(task_run_name="find-best", **RETRIED, **PERSISTED, **WAITS)
 def find_best(experiment: Experiment, limits: Limits) -> Candidate:
     """The best run within the limits, else the best run."""
     return best_candidate(MlflowClient(experiment.tracking_uri), experiment.id, limits)
 
 
-@task(task_run_name="log-{model.name}", **RETRIED, **PERSISTED)
+@task(task_run_name="log-{model.name}", **RETRIED, **PERSISTED, **WAITS)
 def log_model(experiment: Experiment, dataset: Dataset, model: TrainedModel) -> LoggedModel:
     """The model as one loadable pipeline, with its plots, in its run of the experiment."""
     from flows.taxi import features, models, plots
@@ -361,33 +263,37 @@ def log_model(experiment: Experiment, dataset: Dataset, model: TrainedModel) -> 
     )
 
 
-@task(task_run_name="stage", **RETRIED, **PERSISTED)
+@task(task_run_name="stage", **RETRIED, **PERSISTED, timeout_seconds=1800)
 def stage(experiment: Experiment, dataset: Dataset, model: LoggedModel) -> StagedModel:
-    """Register the model, with the alias and a description of where it comes from."""
+    """Register the model with a description of where it comes from; the better one is champion."""
     description = (
         f"{current_run().scheduled:%Y-%m-%d %H:%M} UTC: {model.trained.name} of experiment "
         f"'{experiment.name}', trained on {dataset.train.month}, validated on "
         f"{dataset.valid.month}: RMSE {model.trained.rmse_valid:.3f} min, "
         f"{model.trained.inference_time:.2e} s per row"
     )
-    version = register_champion(
-        MlflowClient(experiment.tracking_uri),
-        MODEL_NAME,
-        model.uri,
-        model.trained.run_id,
-        description,
-    )
-    get_run_logger().info("%s: version %s is the new champion", MODEL_NAME, version)
-    model_promoted(MODEL_NAME, version, description)
-    return StagedModel(
+    client = MlflowClient(experiment.tracking_uri)
+    with exclusive(f"promote-{MODEL_NAME}"):
+        version = register_champion(
+            client, MODEL_NAME, model.uri, model.trained.run_id, description, ABOUT
+        )
+        champion = champion_version(client, MODEL_NAME)
+    staged = StagedModel(
         name=MODEL_NAME,
         version=version,
         alias=CHAMPION,
-        url=f"{experiment.tracking_uri}/#/models/{MODEL_NAME}/versions/{version}",
+        url=experiment.model_url(MODEL_NAME, version),
+        champion="" if champion in (version, None) else str(champion),
     )
+    if staged.champion:
+        get_run_logger().info("%s: it did better on the same data", staged.summary)
+    else:
+        get_run_logger().info("%s: version %s is the new champion", MODEL_NAME, version)
+        model_promoted(MODEL_NAME, version, description)
+    return staged
 
 
-@task(task_run_name="write-report")
+@task(task_run_name="write-report", **WAITS)
 def write_report(
     experiment: Experiment,
     dataset: Dataset,
@@ -404,12 +310,22 @@ def write_report(
     create_markdown_artifact(
         key="taxi-train-report",
         markdown=report.render(dataset, baseline, best, staged, links),
-        description=f"{staged.name} version {staged.version}",
+        description=staged.summary,
     )
 
 
 def _months(dataset: Dataset) -> dict[str, str]:
     return {"train_month": dataset.train.month, "valid_month": dataset.valid.month}
+
+
+def _data(dataset: Dataset) -> dict[str, InputData]:
+    """What the runs of an experiment read, for MLflow."""
+
+    def read_by(month: PreparedMonth) -> InputData:
+        name = f"green_tripdata {month.month}"
+        return InputData(name=name, sha256=month.sha256, uri=month.raw, rows=month.rows_read)
+
+    return {TRAINING: read_by(dataset.train), VALIDATION: read_by(dataset.valid)}
 
 
 def _evaluated(
@@ -424,7 +340,8 @@ def _evaluated(
     from flows.taxi import models
 
     inference_time = models.inference_time(pipeline.predict, valid)
-    mlflow.log_metrics({"rmse_valid": rmse_valid, "inference_time": inference_time})
+    # in microseconds: MLflow's charts show a number of seconds as 0
+    mlflow.log_metrics({"rmse_valid": rmse_valid, "inference_time": inference_time * 1e6})
     path = artifact_path(workspace, "models", f"{mlflow_run}.skops")
     write(path, models.dumps(pipeline))
     return TrainedModel(

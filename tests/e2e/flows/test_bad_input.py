@@ -13,7 +13,8 @@ from threading import Thread
 import polars as pl
 import pytest
 
-from flows.taxi import source, train
+from flows.platform.task_options import RETRIED
+from flows.taxi import preprocess, source, train
 from flows.taxi.synthetic import synthetic_month
 from tests.e2e.flows.whole_runs import Place, ended, put_month, run
 
@@ -39,7 +40,7 @@ def months(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def retries_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for task in (train.start_experiment, train.prepare_month):
+    for task in (train.start_experiment, preprocess.prepare_month):
         monkeypatch.setattr(task, "retry_delay_seconds", [RETRY_SECONDS] * 3)
     monkeypatch.setattr(source, "FIRST_WAIT", 0.001)  # between attempts of one download
 
@@ -140,8 +141,15 @@ def test_a_bucket_that_is_not_there_is_named(here: Place, s3: str) -> None:
 # --- parameters ----------------------------------------------------------------------------------
 
 PARAMETERS: dict[str, tuple[Parameters, str]] = {
-    "not a month": ({"train_month": "2023-1"}, "'2023-1' is not a month: write it like 2023-01"),
-    "no such month": ({"train_month": "2023-13"}, "'2023-13' is not a month"),
+    "not a month": ({"train_month": "2023-1"}, "train_month: String should match pattern '^20"),
+    "no such month": ({"train_month": "2023-13"}, "train_month: String should match pattern"),
+    "a day": ({"train_month": "2023-01-01"}, "train_month: String should match pattern"),
+    "not a validation month": ({"valid_month": "02"}, "valid_month: String should match pattern"),
+    "a variable of a shell": ({"data": "${DATA}"}, "data: String should match pattern"),
+    "too many trials": ({"num_trials": 10**6}, "num_trials: Input should be less than or equal"),
+    "negative seed": ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
+    "seed too large": ({"seed": 2**32}, "seed: Input should be less than 4294967296"),
+    "a secret in the address": ({"data": "https://me:s3cret@host/a"}, "has a user, a password"),
     "validated before training": (
         {"train_month": "2023-03", "valid_month": "2023-02"},
         "valid_month 2023-02 is not after train_month 2023-03: a model is validated on trips later",
@@ -165,7 +173,9 @@ PARAMETERS: dict[str, tuple[Parameters, str]] = {
 def test_a_parameter_that_makes_no_sense_is_refused_before_anything_is_done(
     given: Parameters, said: str, here: Place
 ) -> None:
-    assert said in failed(**given)
+    message = failed(**given)
+    assert said in message
+    assert "s3cret" not in message
     assert not Path(here.store).exists()
     assert [e.name for e in here.client.search_experiments()] == ["Default"]
 
@@ -228,7 +238,7 @@ def test_an_mlflow_that_is_gone_is_said_within_seconds(
     here: Place, months: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # it may be starting: this fault is tried again, for 15 seconds at most
-    assert sum(train.RETRIED["retry_delay_seconds"](train.RETRIED["retries"])) < 15
+    assert sum(RETRIED["retry_delay_seconds"](RETRIED["retries"])) < 15
     monkeypatch.setattr(train.start_experiment, "retry_delay_seconds", [0, 0, 0])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody())
     message = failed(data=str(months))

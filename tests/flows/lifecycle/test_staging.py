@@ -1,36 +1,47 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from uuid import uuid4
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from flows.lifecycle.champion import CHAMPION, CONTENT_TAG
 from flows.lifecycle.staging import (
-    CHAMPION,
     Limits,
     NoCandidateError,
     best_candidate,
+    champion_version,
     register_champion,
     require_within_limits,
 )
+from flows.platform.tracking import VALIDATION, InputData, dataset_input
 
 LIMITS = Limits(rmse_valid=6.5, inference_time=20e-6)
 
 
 def experiment(client: MlflowClient, **runs: tuple[float, float]) -> str:
-    """An experiment with runs by name, each with its rmse_valid and inference_time."""
+    """An experiment with runs by name, each with its rmse_valid and seconds of inference_time."""
     experiment_id = client.create_experiment(uuid4().hex)
     for name, (rmse, seconds) in runs.items():
         run = client.create_run(experiment_id, run_name=name).info.run_id
         client.log_metric(run, "rmse_valid", rmse)
-        client.log_metric(run, "inference_time", seconds)
+        client.log_metric(run, "inference_time", seconds * 1e6)  # in microseconds
     return str(experiment_id)
 
 
-def model(client: MlflowClient) -> tuple[str, str]:
+def model(
+    client: MlflowClient, rmse: float | None = None, validated_on: str = ""
+) -> tuple[str, str]:
     """A logged model that nobody will load: its URI and its run."""
     experiment_id = experiment(client)
     run = client.create_run(experiment_id).info.run_id
+    if rmse is not None:
+        client.log_metric(run, "rmse_valid", rmse)
+    if validated_on:
+        data = InputData(name=validated_on, sha256="0" * 64, uri="file:///raw", rows=1)
+        client.log_inputs(run, [dataset_input(data, VALIDATION)])
     logged = client.create_logged_model(experiment_id, "model", run)
     folder = Path(logged.artifact_location)
     folder.mkdir(parents=True)
@@ -149,3 +160,74 @@ def test_the_model_is_registered_where_its_client_points(
     register(client, name, model(client))
     assert champion(client, name) == "1"
     assert list(elsewhere.iterdir()) == []
+
+
+def test_a_registered_model_has_a_description_that_a_user_may_change(client: MlflowClient) -> None:
+    name = uuid4().hex
+    register_champion(client, name, *model(client), "of January", "Minutes of a trip.")
+    assert client.get_registered_model(name).description == "Minutes of a trip."
+    client.update_registered_model(name, "Ours.")
+    register_champion(client, name, *model(client), "of February", "Minutes of a trip.")
+    assert client.get_registered_model(name).description == "Ours."
+
+
+def test_a_version_has_the_hash_of_its_files(client: MlflowClient) -> None:
+    name = uuid4().hex
+    version = register(client, name, model(client))
+    recorded = client.get_model_version(name, version).tags[CONTENT_TAG]
+    assert len(recorded) == 64
+
+
+def test_the_hash_is_of_the_files_as_they_were_at_the_first_registration(
+    client: MlflowClient,
+) -> None:
+    name, logged = uuid4().hex, model(client)
+    version = register(client, name, logged)
+    recorded = client.get_model_version(name, version).tags[CONTENT_TAG]
+    folder = client.get_logged_model(logged[0].removeprefix("models:/")).artifact_location
+    Path(folder, "MLmodel").write_text("flavors: {python_function: {}}\n")
+    assert register(client, name, logged) == version
+    assert client.get_model_version(name, version).tags[CONTENT_TAG] == recorded
+
+
+@pytest.mark.parametrize(
+    ("held", "reached", "promoted"),
+    [
+        ((4.0, "feb"), (4.5, "feb"), False),
+        ((4.5, "feb"), (4.0, "feb"), True),
+        ((4.0, "feb"), (4.0, "feb"), True),
+        ((4.0, "feb"), (4.5, "mar"), True),
+        ((4.0, ""), (4.5, "feb"), True),
+        ((None, "feb"), (4.5, "feb"), True),
+    ],
+)
+def test_a_champion_that_did_better_on_the_same_data_keeps_the_alias(
+    client: MlflowClient,
+    held: tuple[float | None, str],
+    reached: tuple[float, str],
+    promoted: bool,
+) -> None:
+    name = uuid4().hex
+    register(client, name, model(client, *held))
+    version = register(client, name, model(client, *reached))
+    assert version == "2"
+    assert (champion_version(client, name) == version) is promoted
+
+
+def test_two_attempts_at_one_run_end_with_one_version(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both look before either has registered; MLflow then gives each a version."""
+    name, logged = uuid4().hex, model(client)
+    register_model, meet = mlflow.register_model, Barrier(2, timeout=60)
+
+    def together(*arguments: object, **options: object) -> object:
+        meet.wait()
+        return register_model(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(mlflow, "register_model", together)
+    with ThreadPoolExecutor() as threads:
+        tries = [threads.submit(register, client, name, logged) for _ in range(2)]
+        assert {each.result() for each in tries} == {"1"}
+    assert [str(v.version) for v in client.search_model_versions(f"name = '{name}'")] == ["1"]
+    assert champion(client, name) == "1"

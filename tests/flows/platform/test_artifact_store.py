@@ -1,12 +1,17 @@
+import resource
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
+from aiohttp import ClientPayloadError
 from upath import UPath
 
 from flows.platform.artifact_store import (
     ArtifactStoreError,
     artifact_path,
+    parquet_outline,
     read,
     read_parquet,
     write,
@@ -109,6 +114,50 @@ def test_a_full_disk_is_named_with_advice(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ArtifactStoreError, match=r"/a: .*No space left.*disk has space"):
         write_parquet(FRAME, artifact_path(str(tmp_path), "a"))
     assert names(tmp_path) == []
+
+
+def write_by_pieces(path: UPath) -> None:
+    with writing(path) as file:
+        for _ in range(100):
+            file.write(b"x" * 1_000)
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda path: write(path, b"x" * 100_000),
+        lambda path: write_parquet(pl.DataFrame({"a": range(100_000)}), path),
+        write_by_pieces,
+    ],
+    ids=["bytes", "frame", "pieces"],
+)
+def test_a_disk_that_fills_while_writing_is_named_with_advice(
+    tmp_path: Path, put: Callable[[UPath], None]
+) -> None:
+    path = artifact_path(str(tmp_path), "a")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    usual = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(ArtifactStoreError, match=r"cannot write .*/a: .* disk has space"):
+            put(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, usual)
+    assert names(tmp_path) == []
+
+
+def test_an_answer_of_s3_that_is_cut_short_is_said_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> bytes:
+        raise ClientPayloadError("Response payload is not completed")
+
+    monkeypatch.setattr(UPath, "read_bytes", cut)
+    path = artifact_path("s3://bucket", "a.parquet")
+    for access in (read, read_parquet, parquet_outline):
+        with pytest.raises(ArtifactStoreError, match=r"read s3://.*not completed; check the cred"):
+            access(path)
 
 
 def test_a_name_with_wildcards_is_one_file(tmp_path: Path) -> None:

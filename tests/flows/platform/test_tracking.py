@@ -2,6 +2,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -10,10 +11,15 @@ from uuid import uuid4
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from packaging.requirements import Requirement
+from prefect.exceptions import TerminationSignal
 
 from flows.platform.run_info import RunInfo
 from flows.platform.tracking import (
+    TRAINING,
+    VALIDATION,
     Experiment,
+    InputData,
     TrackingError,
     discard_runs,
     open_experiment,
@@ -21,6 +27,7 @@ from flows.platform.tracking import (
     require_server,
     tracked_run,
 )
+from flows.taxi.train import PACKAGES
 
 SIX = datetime(2026, 3, 5, 6, tzinfo=UTC)
 
@@ -156,8 +163,71 @@ def test_pages_of_experiments_and_runs() -> None:
     page, _, query = experiment.url("rmse_valid").partition("?")
     assert page == "http://mlflow:5000/#/experiments/7/runs"
     assert "orderByKey=metrics.%60rmse_valid%60&orderByAsc=true" in query
-    assert experiment.run_url("ab") == "http://mlflow:5000/#/experiments/7/runs/ab"
+    ours = "workflowType=machine_learning"  # else MLflow opens its pages for language models
+    assert query.split("&")[0] == ours
+    assert experiment.run_url("ab") == f"http://mlflow:5000/#/experiments/7/runs/ab?{ours}"
+    version = experiment.model_url("taxi", "3")
+    assert version == f"http://mlflow:5000/#/models/taxi/versions/3?{ours}"
 
 
 def test_requirements_are_what_is_installed() -> None:
     assert pinned(["mlflow", "no-such-package"]) == [f"mlflow=={mlflow.__version__}"]
+
+
+def test_a_package_of_another_name_elsewhere_is_required_by_platform() -> None:
+    here = {"no-such-package": 'sys_platform == "linux"', "mlflow": 'sys_platform != "linux"'}
+    assert pinned([here]) == [
+        f'no-such-package=={mlflow.__version__}; sys_platform == "linux"',
+        f'mlflow=={mlflow.__version__}; sys_platform != "linux"',
+    ]
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_what_the_taxi_model_requires_installs_on_any_platform(platform: str) -> None:
+    wanted = [Requirement(line) for line in pinned(PACKAGES)]
+    names = [
+        r.name for r in wanted if not r.marker or r.marker.evaluate({"sys_platform": platform})
+    ]
+    assert ("xgboost-cpu" in names, "xgboost" in names) == (
+        platform == "linux",
+        platform != "linux",
+    )
+    assert {"numpy", "pandas", "polars", "scikit-learn", "skops"} < set(names)
+
+
+def test_runs_say_which_code_and_data_they_are_of(client: MlflowClient) -> None:
+    run = replace(run_of_prefect(), entrypoint="flows/a.py:b", commit="0123abc")
+    data = {
+        context: InputData(name=name, sha256=digest * 64, uri="s3://raw/a.parquet", rows=7)
+        for context, name, digest in ((TRAINING, "january", "1"), (VALIDATION, "february", "2"))
+    }
+    with tracked_run(opened(client, run), "trial 1", data=data) as run_id:
+        pass
+    found = client.get_run(run_id)
+    assert found.data.tags["mlflow.source.name"] == "flows/a.py:b"
+    assert found.data.tags["mlflow.source.git.commit"] == "0123abc"
+    inputs = {
+        each.tags[0].value: (each.dataset.name, each.dataset.digest, each.dataset.source)
+        for each in found.inputs.dataset_inputs
+    }
+    assert inputs == {
+        "training": ("january", "1" * 32, '{"uri": "s3://raw/a.parquet"}'),
+        "validation": ("february", "2" * 32, '{"uri": "s3://raw/a.parquet"}'),
+    }
+
+
+@pytest.mark.parametrize("stop", [TerminationSignal(signal=15), KeyboardInterrupt()])
+def test_a_run_that_is_cancelled_is_killed_with_its_parent(
+    client: MlflowClient, stop: BaseException
+) -> None:
+    experiment = opened(client)
+
+    def search() -> None:
+        with tracked_run(experiment, "search"), tracked_run(experiment, "trial 1", nested=True):
+            raise stop
+
+    with pytest.raises(type(stop)):
+        search()
+    runs = client.search_runs([experiment.id])
+    assert [run.info.status for run in runs] == ["KILLED", "KILLED"]
+    assert mlflow.active_run() is None

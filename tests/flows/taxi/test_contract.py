@@ -1,9 +1,12 @@
 from collections import Counter
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -280,8 +283,71 @@ def test_a_file_on_which_polars_panics_is_refused_too(
     def panic(*_: object, **__: object) -> None:
         raise pl.exceptions.PanicException("called `Result::unwrap()`")
 
-    monkeypatch.setattr(pl, "read_parquet", panic)
+    monkeypatch.setattr(pl, "scan_parquet", panic)
     with pytest.raises(ContractError, match="not a whole Parquet file"):
+        read_month(artifact_path(str(tmp_path), FILE))
+
+
+@pytest.mark.parametrize("columns", [1, 6, 400])
+def test_a_small_file_of_too_many_equal_values_is_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    rows = {1: 5_000_001, 6: 5_000_001, 400: 260_000}[columns]
+    path = tmp_path / FILE
+    same = pl.repeat(1, rows, dtype=pl.UInt8, eager=True)
+    pl.DataFrame({f"c{n}": same for n in range(columns)}).write_parquet(path)
+    assert path.stat().st_size < 4_000_000
+    monkeypatch.setattr(pl, "read_parquet", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(ContractError, match=rf"{FILE}: {rows:,} rows of {columns} col.*split"):
+        read_month(artifact_path(str(tmp_path), FILE))
+
+
+def written_by_arrow(folder: Path, *columns: tuple[str, Any]) -> Path:
+    """A month with these columns beside the good ones: Polars can't write all that others can."""
+    good = pl.DataFrame([trip(), trip(20)])
+    table = pa.table(
+        [*(pa.array(good[name].to_list()) for name in NEEDED), *(values for _, values in columns)],
+        names=[*NEEDED, *(name for name, _ in columns)],
+    )
+    pq.write_table(table, folder / FILE, use_dictionary=False)
+    return folder / FILE
+
+
+def test_an_unreadable_column_that_nobody_needs_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written_by_arrow(
+        tmp_path,
+        ("fee", pa.array(["x" * 50] * 2)),
+        ("huge", pa.array([Decimal(10) ** 60, None], pa.decimal256(70, 0))),
+        ("stops", pa.array([[1, 2], []])),
+        ("tip", pa.array([1.0, 2.0])),
+    )
+    start = pq.read_metadata(path).row_group(0).column(len(NEEDED)).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start : start + 20] = b"\xff" * 20
+    path.write_bytes(content)
+    month = read_month(artifact_path(str(tmp_path), FILE))
+    assert month.columns == [*NEEDED, "tip"]
+    assert check(month, "2023-01", FILE, 0).kept.height == 2
+    assert "column fee can't be read, and isn't needed" in caplog.text
+
+
+@pytest.mark.parametrize("column", range(len(NEEDED)))
+def test_an_unreadable_column_that_is_needed_is_a_broken_file(tmp_path: Path, column: int) -> None:
+    path = written_by_arrow(tmp_path)
+    start = pq.read_metadata(path).row_group(0).column(column).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start : start + 20] = b"\xff" * 20
+    path.write_bytes(content)
+    with pytest.raises(ContractError, match=f"{FILE}: not a whole Parquet file"):
+        read_month(artifact_path(str(tmp_path), FILE))
+
+
+@pytest.mark.parametrize("name", ["tip", "trip_distance"])
+def test_a_column_twice_is_said_to_be(tmp_path: Path, name: str) -> None:
+    written_by_arrow(tmp_path, (name, pa.array([1.0, 2.0])), (name, pa.array([1.0, 2.0])))
+    with pytest.raises(ContractError, match=rf"{FILE}: .*'{name}'.*more than one.*keep one of"):
         read_month(artifact_path(str(tmp_path), FILE))
 
 
@@ -296,7 +362,7 @@ def test_a_store_that_does_not_answer_is_no_fault_of_the_month(
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("Input/output error")
 
-    monkeypatch.setattr(pl, "read_parquet", unreachable)
+    monkeypatch.setattr(pl, "scan_parquet", unreachable)
     with pytest.raises(ArtifactStoreError):
         read_month(artifact_path(str(tmp_path), FILE))
 

@@ -1,4 +1,9 @@
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from sklearn.feature_extraction import DictVectorizer
@@ -6,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from bench.tutorial import PrepareFeatures
-from flows.taxi.features import TRIP_COLUMNS, RouteAndDistance, model_input
+from flows.taxi.features import TRIP_COLUMNS, RouteAndDistance, TripFeatures, Trips, model_input
 from flows.taxi.models import (
     TRUSTED_TYPES,
     boosted_pipeline,
@@ -110,3 +115,123 @@ def test_a_boosted_pipeline_answers_for_trips_with_anything_missing(trained: Tra
     )
     (minutes,) = boosted_pipeline(trained.features, trained.best.booster or b"").predict(trips)
     assert 0 < minutes < 60
+
+
+# --- raw trips, as readers of TLC's files give them ----------------------------------------------
+
+ZONES = ["PULocationID", "DOLocationID"]
+READERS: dict[str, Callable[[pd.DataFrame], Trips]] = {
+    "as written": lambda trips: trips,
+    "polars": lambda trips: pl.DataFrame({c: trips[c].to_numpy() for c in trips.columns}),
+    "floats": lambda trips: trips.astype(dict.fromkeys(ZONES, "float64")),
+    "Int64": lambda trips: trips.astype(dict.fromkeys(ZONES, "Int64")),
+    "nullable": lambda trips: trips.convert_dtypes(),
+    "arrow": lambda trips: trips.convert_dtypes(dtype_backend="pyarrow"),
+    "objects": lambda trips: trips.astype(object),
+    "unsigned": lambda trips: trips.astype(dict.fromkeys(ZONES, "uint64")),
+    "narrow": lambda trips: trips.astype({**dict.fromkeys(ZONES, "uint16"), "trip_distance": "f4"}),
+    "whole miles": lambda trips: trips.astype({"trip_distance": "int64"}),
+    "seconds": lambda trips: trips.astype({"lpep_pickup_datetime": "datetime64[s]"}),
+    "text of JSON": lambda trips: trips.astype({"lpep_pickup_datetime": str}),
+}
+MISSING: dict[str, Callable[[pd.DataFrame], Trips]] = {
+    "floats": lambda trips: trips,
+    "polars": lambda trips: pl.DataFrame(
+        {c: trips[c].astype(object).where(trips[c].notna(), None).to_list() for c in trips.columns}
+    ),
+    "Int64": lambda trips: trips.astype(dict.fromkeys(ZONES, "Int64")),
+    "nullable": lambda trips: trips.convert_dtypes(),
+    "arrow": lambda trips: trips.convert_dtypes(dtype_backend="pyarrow"),
+    "objects": lambda trips: trips.astype(object).where(trips.notna(), None),
+}
+
+
+def whole_trips(trained: Trained) -> pd.DataFrame:
+    trips = model_input(trained.valid.kept.head(50))
+    return trips.assign(trip_distance=trips["trip_distance"].round() + 1, tip_amount=1.0)
+
+
+def spoiled(trips: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """The trips with other values in the first row; a column of integers becomes one of floats."""
+    trips = trips.astype(dict.fromkeys(ZONES, "float64"))
+    for column, value in values.items():
+        trips.loc[0, column] = value
+    return trips
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS.keys())
+def test_trips_of_any_reader_get_the_same_answer(
+    trained: Trained, read: Callable[[pd.DataFrame], Trips]
+) -> None:
+    trips = whole_trips(trained)
+    for model in (trained.baseline, trained.boosted):
+        answers = model.predict(read(trips))
+        assert np.isfinite(answers).all()
+        np.testing.assert_allclose(answers, model.predict(trips), rtol=1e-5)
+
+
+@pytest.mark.parametrize("read", MISSING.values(), ids=MISSING.keys())
+@pytest.mark.parametrize("zone", ZONES)
+def test_a_missing_zone_is_an_unknown_route_and_its_neighbours_are_as_they_were(
+    trained: Trained, zone: str, read: Callable[[pd.DataFrame], Trips]
+) -> None:
+    trips = whole_trips(trained)
+    missing = read(spoiled(trips, **{zone: None}))
+    unknown = spoiled(trips, **{zone: 999})
+    for model in (trained.baseline, trained.boosted):
+        answers = model.predict(missing)
+        assert np.isfinite(answers).all()
+        np.testing.assert_allclose(answers, model.predict(unknown))
+        np.testing.assert_allclose(answers[1:], model.predict(trips)[1:])
+    linear = trained.baseline[-1]
+    level = linear.intercept_ + linear.coef_[-1] * trips["trip_distance"][0]
+    assert trained.baseline.predict(missing)[0] == pytest.approx(level)
+
+
+@pytest.mark.parametrize("zone", [0, -1, 266, 999, 1_075, 74.5, 2.0**40, float("inf")])
+def test_a_zone_never_seen_is_no_other_route(trained: Trained, zone: float) -> None:
+    trips = whole_trips(trained)
+    odd, missing = (spoiled(trips, DOLocationID=value) for value in (zone, None))
+    for model in (trained.baseline, trained.boosted):
+        np.testing.assert_allclose(model.predict(odd), model.predict(missing))
+
+
+@pytest.mark.parametrize("read", MISSING.values(), ids=MISSING.keys())
+def test_a_trip_without_what_the_model_needs_gets_null_and_the_others_an_answer(
+    trained: Trained, read: Callable[[pd.DataFrame], Trips]
+) -> None:
+    trips = whole_trips(trained)
+    for model, column in (
+        (trained.baseline, "trip_distance"),
+        (trained.boosted, "lpep_pickup_datetime"),
+    ):
+        answers = model.predict(read(spoiled(trips, **{column: None})))
+        assert np.isnan(answers).tolist() == [True] + [False] * 49
+        np.testing.assert_allclose(answers[1:], model.predict(trips)[1:])
+        np.testing.assert_array_equal(model.predict(trips.head(0)), [])
+        nothing = pd.DataFrame({c: [None, None] for c in TRIP_COLUMNS})
+        assert np.isnan(model.predict(nothing)).all()
+
+
+def test_a_pickup_in_another_zone_of_time_is_refused_with_what_to_do(trained: Trained) -> None:
+    trips = whole_trips(trained)
+    aware = trips.assign(lpep_pickup_datetime=trips["lpep_pickup_datetime"].dt.tz_localize("UTC"))
+    for frame in (aware, pl.DataFrame({"lpep_pickup_datetime": [datetime(2023, 1, 1)]})):
+        if isinstance(frame, pl.DataFrame):
+            frame = frame.select(pl.col("lpep_pickup_datetime").dt.replace_time_zone("UTC"))
+            frame = frame.with_columns(PULocationID=1, DOLocationID=1, trip_distance=1.0)
+        with pytest.raises(ValueError, match="is in UTC: give New York's local time"):
+            trained.boosted.predict(frame)
+
+
+def test_impossible_zones_of_the_training_month_are_not_the_answer_for_unknown_ones(
+    trained: Trained,
+) -> None:
+    course = trained.train.course
+    odd = course.head(500).with_columns(PULocationID=pl.lit(-3, pl.Int32), duration=pl.lit(59.0))
+    trips = spoiled(whole_trips(trained), PULocationID=None)
+    np.testing.assert_allclose(
+        fit_baseline(pl.concat([course, odd])).predict(trips), trained.baseline.predict(trips)
+    )
+    fitted = TripFeatures().fit(pl.concat([trained.train.kept, odd]))
+    np.testing.assert_array_equal(fitted.routes_, trained.features.routes_)

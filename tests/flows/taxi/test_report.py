@@ -37,6 +37,7 @@ def page(
     valid: PreparedMonth | None = None,
     best: LoggedModel | None = None,
     links: dict[str, str] | None = None,
+    staged: StagedModel = STAGED,
 ) -> str:
     dataset = Dataset(
         train=train or month("2023-01", 10),
@@ -45,7 +46,7 @@ def page(
         train_features="f",
         valid_features="f",
     )
-    return render(dataset, model("linear", 5), best or model("trial 2", 4), STAGED, links or {})
+    return render(dataset, model("linear", 5), best or model("trial 2", 4), staged, links or {})
 
 
 def table(markdown: str, heading: str) -> dict[str, list[str]]:
@@ -106,5 +107,21 @@ def test_a_baseline_that_won_is_listed_once_and_not_compared_with_itself() -> No
 
 def test_links_that_there_are_end_the_page() -> None:
     markdown = page(links={"Prefect run": "", "Model": "http://mlflow/models/3"})
-    assert markdown.splitlines()[-1] == "- Model: <http://mlflow/models/3>"
+    assert markdown.splitlines()[-1] == "- Model: [http://mlflow/models/3](http://mlflow/models/3)"
     assert "Prefect run" not in markdown
+
+
+def test_a_link_with_parameters_is_as_it_is_written() -> None:
+    url = "http://mlflow/#/experiments/7/runs?workflowType=machine_learning&orderByAsc=true"
+    assert page(links={"MLflow": url}).splitlines()[-1] == f"- MLflow: [{url}]({url})"
+
+
+def test_the_courses_rows_are_explained_where_they_stand() -> None:
+    after = page().partition("the course's rows |")[2]
+    assert "The course's rows are those that the tutorial's filter keeps: 1 to 60 min" in after
+
+
+def test_a_version_that_another_one_beats_is_said_to_be() -> None:
+    markdown = page(staged=STAGED.model_copy(update={"champion": "2"}))
+    assert markdown.startswith("# taxi version 3 is registered, 2 stays champion")
+    assert "Version 2 had a lower one on the same validation month." in markdown

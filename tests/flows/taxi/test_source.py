@@ -24,7 +24,8 @@ class Site(ThreadingHTTPServer):
 
     A fault is an HTTP status, or: "refuse" (the connection ends without an answer), "cut" (half
     of the promised length), "cut quietly" (half, with no length promised), "stall" (half, then
-    silence), "page" (an HTML page with status 200).
+    silence), "page" (an HTML page with status 200), "drip" (a byte now and then, without end),
+    "flood" (all there is, without end).
     """
 
     daemon_threads = True
@@ -61,6 +62,10 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "page":
             page = b"<html>Please accept our cookies</html>"
             self.answer(200, page, len(page))
+        elif fault in ("drip", "flood"):
+            self.answer(200, b"", None)
+            while not site.closing.wait(0.1 if fault == "drip" else 0):
+                self.wfile.write(b"x" if fault == "drip" else b"x" * 100_000)
         elif isinstance(fault, int):
             self.answer(fault, b"no", 2)
         else:
@@ -136,6 +141,89 @@ def test_each_month_is_fetched_for_itself(site: Site, store: UPath) -> None:
 def test_the_same_month_of_another_site_is_fetched_anew(site: Site, store: UPath) -> None:
     other = site.prefix.replace("127.0.0.1", "localhost")
     assert raw_month(site.prefix, "2023-01", store) != raw_month(other, "2023-01", store)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a/b", "a-b"),
+        ("a/b", "a//b"),
+        ("A", "a"),
+        ("a%20b", "a b"),
+        ("a;b", "a,b"),
+        ("x" * 90, "x" * 91),
+    ],
+)
+def test_two_addresses_have_two_files(site: Site, store: UPath, one: str, other: str) -> None:
+    paths = {raw_month(f"{site.prefix}/{part}", "2023-01", store) for part in (one, other)}
+    assert len({str(path).lower() for path in paths}) == 2  # on a Mac's disk, too
+    assert len(site.asked) == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "https://me:s3cret@host/months",
+        "HTTPS://s3cret@host/months",
+        "https://me:s3cr/et@host/s3cret",
+        "https://host/months?sig=s3cret",
+        "http://host/months#s3cret",
+        "https:/me:s3cret@host/months",
+        "//me:s3cret@host/months",
+        "me:s3cret@host/months",
+        "s3://key:s3cret@bucket/months",
+        "gs://key:s3cret@bucket/months",
+    ],
+)
+def test_an_address_with_a_secret_is_refused_and_not_repeated(
+    data: str, store: UPath, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(SourceError, match="has a user, a password or a query") as error:
+        raw_month(data, "2023-01", store)
+    assert "s3cr" not in f"{error.value}{error.value.__cause__}{caplog.text}"
+    assert not store.exists()
+
+
+@pytest.mark.parametrize("name", ["a@b", "who?", "a:b", "#1"])
+def test_a_folder_may_have_any_name(tmp_path: Path, store: UPath, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / JANUARY).touch()
+    assert raw_month(str(folder), "2023-01", store).name == JANUARY
+
+
+def test_a_download_has_an_end_in_time(
+    site: Site, store: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "MAX_SECONDS", 0.5)
+    site.faults = ["drip"] * 9
+    with pytest.raises(SourceError, match=r"cannot fetch http.*: not whole after 0 s, \d+ bytes"):
+        raw_month(site.prefix, "2023-01", store)
+    assert len(site.asked) == 1
+    assert files(store) == []
+
+
+def test_attempts_at_a_download_have_an_end_in_time(
+    site: Site, store: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(source, "FIRST_WAIT", 0.6)
+    site.faults = [503] * 9
+    with pytest.raises(SourceError, match="HTTP 503"):
+        raw_month(site.prefix, "2023-01", store)
+    assert len(site.asked) == 2
+
+
+@pytest.mark.parametrize("fault", ["flood", None])
+def test_a_download_has_an_end_in_size(
+    site: Site, store: UPath, monkeypatch: pytest.MonkeyPatch, fault: str | None
+) -> None:
+    monkeypatch.setattr(source, "MAX_BYTES", len(site.content) - 1)
+    site.faults = [fault] if fault else []
+    with pytest.raises(SourceError, match=r"2023-01\.parquet has more than 0 MB, and a month"):
+        raw_month(site.prefix, "2023-01", store)
+    assert len(site.asked) == 1
+    assert files(store) == []
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone", "no checksum", "empty checksum"])
@@ -274,14 +362,57 @@ def test_a_month_that_a_folder_lacks_is_named_with_those_it_has(
 ) -> None:
     for name in ("green_tripdata_2022-12.parquet", JANUARY, "yellow_tripdata_2023-02.parquet"):
         (tmp_path / name).touch()
-    message = rf"no green_tripdata_2023-02.parquet in {tmp_path}; it has 2022-12, 2023-01$"
+    message = (
+        rf"no green_tripdata_2023-02.parquet in {tmp_path}; it has 2022-12, 2023-01, and beside"
+        r" them yellow_tripdata_2023-02.parquet; only green taxis' files have the columns"
+    )
     with pytest.raises(SourceError, match=message):
         raw_month(str(tmp_path), "2023-02", store)
 
 
 def test_a_folder_without_months_is_said(tmp_path: Path, store: UPath) -> None:
-    with pytest.raises(SourceError, match="it has no green_tripdata months"):
+    with pytest.raises(SourceError, match="it has no green_tripdata months: it is empty"):
         raw_month(str(tmp_path), "2023-02", store)
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ("green_tripdata_2023-02.csv", "CSV files have to be converted to Parquet"),
+        ("green_tripdata_2023-02.csv.gz", "CSV files have to be converted to Parquet"),
+        ("year=2023/month=02/part-0.parquet", "folders of partitions aren't looked into"),
+        ("month=2023-02/part-0.parquet", "folders of partitions aren't looked into"),
+        ("yellow_tripdata_2023-02.parquet", "only green taxis' files"),
+        ("fhvhv_tripdata_2023-02.parquet", "only green taxis' files"),
+        ("Green_Tripdata_2023-02.parquet", "expected is one file a month"),
+    ],
+)
+def test_what_a_folder_has_instead_is_named_with_what_is_expected(
+    tmp_path: Path, store: UPath, there: str, said: str
+) -> None:
+    (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / there).touch()
+    with pytest.raises(SourceError) as error:
+        raw_month(str(tmp_path), "2023-02", store)
+    assert f"beside them {there.split('/')[0]}; " in str(error.value)
+    assert said in str(error.value)
+    assert "green_tripdata_YYYY-MM.parquet, in the folder" in str(error.value)
+
+
+def test_a_folder_of_many_files_is_told_by_its_first(tmp_path: Path, store: UPath) -> None:
+    for number in range(8):
+        (tmp_path / f"part-{number}.csv").touch()
+    with pytest.raises(SourceError, match=r"part-4\.csv and 3 more; CSV files have to be"):
+        raw_month(str(tmp_path), "2023-02", store)
+
+
+def test_a_month_in_a_folder_has_a_size_too(
+    tmp_path: Path, store: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "MAX_BYTES", 9)
+    (tmp_path / JANUARY).write_bytes(b"x" * 10)
+    with pytest.raises(SourceError, match=rf"{tmp_path / JANUARY} has more than"):
+        raw_month(str(tmp_path), "2023-01", store)
 
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path, store: UPath) -> None:

@@ -1,34 +1,69 @@
-"""The taxi flow's own decisions; its runs are in tests/e2e/flows."""
+"""What the taxi flow's declaration promises; its runs are in tests/e2e/flows."""
 
-import asyncio
-from collections.abc import Callable
-
+import jsonschema
 import pytest
-from prefect.states import exception_to_failed_state
+from prefect import Flow, Task
+from prefect.exceptions import ParameterTypeError
 
-from flows.platform.artifact_store import ArtifactStoreError
-from flows.taxi.contract import ContractError
-from flows.taxi.train import RETRIED
+from flows.taxi import preprocess, train
+from flows.taxi.train import taxi_train
 
-MAY_PASS: Callable[..., bool] = RETRIED["retry_condition_fn"]
+GOOD: list[dict[str, object]] = [
+    {},
+    {"train_month": "2023-12"},
+    {"train_month": None, "valid_month": None},
+    {"train_month": "2022-12", "valid_month": "2023-01"},
+    {"data": "s3://bucket/a prefix", "num_trials": 1000, "seed": 2**32 - 1},
+    {"data": "/months of 2023/@home", "num_trials": 1, "seed": 0},
+]
+BAD: list[dict[str, object]] = [
+    *(
+        {"train_month": month}
+        for month in ("2023-13", "2023-00", "2023-1", "2023-01-01", "1999-01")
+    ),
+    *({"valid_month": month} for month in ("january", "", " 2023-01", "2023-01 ", "2023/01")),
+    {"train_month": 202301},
+    *({"data": data} for data in ("", "${TRAINYARD_DATA}", "$DATA", "{{ $TRAINYARD_DATA }}")),
+    *({"num_trials": count} for count in (0, -1, 1001, 1.5, "many")),
+    *({"seed": seed} for seed in (-1, 2**32, "x")),
+]
 
 
-@pytest.mark.parametrize(
-    ("error", "cause", "tried_again"),
-    [
-        (ArtifactStoreError("cannot read"), TimeoutError("no answer"), True),
-        (ArtifactStoreError("cannot read"), FileNotFoundError("no such file"), False),
-        (ArtifactStoreError("cannot write"), FileExistsError("a file is in the way"), False),
-        (ArtifactStoreError("cannot write"), NotADirectoryError("a file is in the way"), False),
-        (ArtifactStoreError("cannot write"), PermissionError("not yours"), False),
-        (RuntimeError("MLflow doesn't answer"), None, True),
-        (ContractError("no such column"), None, False),
-        (ValueError("no such month"), TimeoutError("no answer"), False),
-    ],
-)
-def test_a_fault_that_may_pass_is_tried_again_and_bad_input_is_not(
-    error: Exception, cause: Exception | None, tried_again: bool
-) -> None:
-    error.__cause__ = cause
-    state = asyncio.run(exception_to_failed_state(error))
-    assert MAY_PASS(None, None, state) is tried_again
+@pytest.mark.parametrize("given", GOOD, ids=str)
+def test_good_parameters_are_taken_by_schema_and_flow(given: dict[str, object]) -> None:
+    jsonschema.validate(given, taxi_train.parameters.model_dump())
+    taxi_train.validate_parameters(given)
+
+
+@pytest.mark.parametrize("given", BAD, ids=str)
+def test_bad_parameters_are_refused_by_the_schema_as_by_the_flow(given: dict[str, object]) -> None:
+    """The schema is what the lint, Prefect's page and its API look at."""
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(given, taxi_train.parameters.model_dump())
+    with pytest.raises(ParameterTypeError, match=str(next(iter(given)))):
+        taxi_train.validate_parameters(given)
+
+
+@pytest.mark.parametrize("valid", ["2023-03", "2022-12"])
+def test_a_month_that_is_not_after_the_training_month_is_refused(valid: str) -> None:
+    with pytest.raises(ParameterTypeError, match=f"valid_month {valid} is not after train_month"):
+        taxi_train.validate_parameters({"train_month": "2023-03", "valid_month": valid})
+
+
+def test_a_run_and_all_that_waits_in_it_have_an_end() -> None:
+    assert taxi_train.timeout_seconds
+    parts = {
+        name: part
+        for module in (train, preprocess)
+        for name, part in vars(module).items()
+        if isinstance(part, Task)
+    }
+    assert len(parts) == 11
+    assert [name for name, task in parts.items() if not task.timeout_seconds] == []
+
+
+def test_results_are_json() -> None:
+    assert isinstance(preprocess.preprocess, Flow)
+    assert preprocess.preprocess.persist_result
+    assert preprocess.preprocess.result_serializer == "json"
+    assert taxi_train.result_serializer == "json"

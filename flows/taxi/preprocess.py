@@ -1,0 +1,122 @@
+"""From raw months to features: fetch, check, and fit on the training month only."""
+
+from collections.abc import Sequence
+
+import polars as pl
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.concurrency.sync import concurrency
+
+from flows.platform.artifact_store import (
+    artifact_path,
+    read,
+    read_parquet,
+    sha256,
+    write,
+    write_parquet,
+)
+from flows.platform.task_options import PERSISTED, PERSISTED_BY_WORKSPACE, RETRIED, WAITS
+from flows.taxi import contract
+from flows.taxi.report import Dataset, PreparedMonth
+from flows.taxi.source import raw_month
+
+
+@flow(name="preprocess", flow_run_name="preprocess {months[0]}, {months[1]}", **PERSISTED)
+def preprocess(
+    data: str, months: tuple[str, str], max_bad_share: float, store: str, workspace: str
+) -> Dataset:
+    """Fetch, check and make features, which are fitted on the training month only."""
+    # one after the other: Prefect can't end a task in time that runs in another thread
+    train, valid = (prepare_month(data, month, max_bad_share, store, workspace) for month in months)
+    report_quarantine([train, valid])
+    transformer = fit_transformer(train, workspace)
+    train_features, valid_features = (
+        make_features(month, transformer, workspace) for month in (train, valid)
+    )
+    return Dataset(
+        train=train,
+        valid=valid,
+        transformer=transformer,
+        train_features=train_features,
+        valid_features=valid_features,
+    )
+
+
+# longer than a download may take
+@task(task_run_name="prepare-{month}", **RETRIED, **PERSISTED_BY_WORKSPACE, timeout_seconds=1800)
+def prepare_month(
+    data: str, month: str, max_bad_share: float, store: str, workspace: str
+) -> PreparedMonth:
+    """Fetch a raw month and sort its rows into kept and quarantined ones."""
+    with concurrency(["tlc-downloads"] if data == "tlc" else []):
+        path = raw_month(data, month, artifact_path(store))
+    checked = contract.check(contract.read_month(path), month, str(path), max_bad_share)
+    if checked.kept.is_empty():
+        raise contract.ContractError(
+            f"{path}: none of its {checked.rows_read:,} rows can be used "
+            f"({', '.join(checked.counts)}); correct the file, or choose another month"
+        )
+    kept, course, quarantine = (
+        artifact_path(workspace, part, f"{month}.parquet")
+        for part in ("kept", "course", "quarantine")
+    )
+    write_parquet(checked.kept, kept)
+    write_parquet(checked.course, course)
+    if checked.counts:
+        write_parquet(checked.quarantined, quarantine)
+    get_run_logger().info(
+        "%s: %s rows read, %s kept, %s quarantined",
+        month,
+        checked.rows_read,
+        checked.kept.height,
+        checked.quarantined.height,
+    )
+    return PreparedMonth(
+        month=month,
+        raw=str(path),
+        kept=str(kept),
+        course=str(course),
+        quarantine=str(quarantine) if checked.counts else None,
+        rows_read=checked.rows_read,
+        rows_kept=checked.kept.height,
+        counts=checked.counts,
+        sha256=sha256(path),
+    )
+
+
+@task(task_run_name="report-quarantine", **WAITS)
+def report_quarantine(months: Sequence[PreparedMonth]) -> None:
+    """Count the quarantined rows by month and rule, as a table in Prefect."""
+    create_table_artifact(
+        key="taxi-quarantine",
+        table=[
+            {"month": month.month, "rule": rule, "rows": rows, "file": month.quarantine}
+            for month in months
+            for rule, rows in month.counts.items()
+        ],
+        description="Rows that training can't use, and the first rule that each breaks",
+    )
+
+
+@task(task_run_name="fit-transformer", **PERSISTED_BY_WORKSPACE, **WAITS)
+def fit_transformer(train: PreparedMonth, workspace: str) -> str:
+    """Fit the features on the training month; gives the fitted transformer's URI."""
+    from flows.taxi import features, models
+
+    path = artifact_path(workspace, "features", "transformer.skops")
+    fitted = features.TripFeatures().fit(read_parquet(artifact_path(train.kept)))
+    write(path, models.dumps(fitted))
+    return str(path)
+
+
+@task(task_run_name="features-{month.month}", **PERSISTED_BY_WORKSPACE, **WAITS)
+def make_features(month: PreparedMonth, transformer: str, workspace: str) -> str:
+    """A month's features and durations, as Parquet; gives its URI."""
+    from flows.taxi import features, models
+
+    path = artifact_path(workspace, "features", f"{month.month}.parquet")
+    trips = read_parquet(artifact_path(month.kept))
+    numbers = models.loads(read(artifact_path(transformer))).transform(trips)
+    table = pl.DataFrame(numbers, schema=features.FEATURE_NAMES)
+    write_parquet(table.with_columns(trips["duration"]), path)
+    return str(path)
