@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Group, Parameter
@@ -24,6 +25,7 @@ app = App(
 )
 RUN = Group("Run it, here or on AWS", sort_key=1)
 AWS = Group("Run it on AWS", sort_key=2)
+CHECK = Group("Check it", sort_key=3)
 Cpu = Literal["x86_64", "arm64"]
 StackName = Annotated[
     str, Parameter(help="Of infra/Pulumi.STACK.yaml, or `rehearsal`: the one on the emulator.")
@@ -322,6 +324,20 @@ def drills(*, only: str = "", keep: bool = False) -> int:
     from trainyard.rehearsal.drills import drills_command
 
     return drills_command(only, keep=keep)
+
+
+@app.command(group=CHECK)
+def lint(file: Path = Path("prefect.yaml"), /) -> int:
+    """Check prefect.yaml as far as it goes without a stack; changes nothing.
+
+    Parameters
+    ----------
+    file
+        Another such file.
+    """
+    from trainyard.prefect.lint import lint as look
+
+    return look(file)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
