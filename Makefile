@@ -101,7 +101,7 @@ test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra $(if $(filter emula
 	  case $$beside$$emulated in 00|05|50) ;; *) exit 1;; esac # 5: there were none
 
 lint: .venv/.dev ## style, import directions, prefect.yaml, workflows
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache && $(PY) -m trainyard.prefect.prefect_yaml \
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache && $(TRAINYARD) lint \
 	  && .venv/bin/zizmor --quiet --offline --persona auditor --strict-collection .github
 
 types: .venv/.dev ## mypy, strict
