@@ -22,9 +22,10 @@ GO_TOOLS := $(if $(shell command -v go),.go/.built)
 
 # Variables that were given to make: the command that they are for reads them, and knows which it takes.
 GIVEN := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
-TRAINYARD = TRAINYARD_GIVEN_TO_MAKE="$(filter-out PYTHON,$(GIVEN))" $(PY) -m trainyard
-# What make reads itself: `$(call takes,JOBS)` refuses the others.
-takes = $(if $(filter-out PYTHON $(1),$(GIVEN)),$(error `make $@` takes $(or $(1:%=%=),no variable), not $(patsubst %,%=,$(filter-out PYTHON $(1),$(GIVEN)))))
+TRAINYARD = TRAINYARD_GOALS="$(MAKECMDGOALS)" TRAINYARD_GIVEN_TO_MAKE="$(filter-out PYTHON,$(GIVEN))" $(PY) -m trainyard
+# What make reads itself: `$(call takes,JOBS)` refuses the others, as the command of another word may read them.
+refused = $(if $(filter $@,$(MAKECMDGOALS)),$(if $(filter 1,$(words $(MAKECMDGOALS))),$(filter-out PYTHON $(1),$(GIVEN))))
+takes = $(if $(refused),$(error `make $@` takes $(or $(1:%=%=),no variable), not $(refused:%=%=)))
 # What a command starts, such as a test that types `make`, isn't given them.
 unexport MAKEFLAGS MAKEOVERRIDES
 # A stack on AWS takes the Pulumi program's environment too.
@@ -79,7 +80,7 @@ test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra $(if $(filter emula
 
 lint: .venv/.dev ## style, import directions, prefect.yaml, workflows
 	@$(call takes,)
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache && $(PY) -m trainyard.prefect.prefect_yaml \
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache && $(PY) -m trainyard lint \
 	  && .venv/bin/zizmor --quiet --offline --persona auditor --strict-collection .github
 
 types: .venv/.dev ## mypy, strict

@@ -11,7 +11,7 @@ from cyclopts import App
 
 from tests.conftest import ROOT
 from trainyard.__main__ import app, main
-from trainyard.tools.command_line import GIVEN_TO_MAKE
+from trainyard.tools.command_line import GIVEN_TO_MAKE, GOALS
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 FORWARDED = re.findall(r"^FORWARDED := (.*)", MAKEFILE, re.MULTILINE)[0].split()
@@ -65,6 +65,7 @@ def test_make_help_and_trainyard_help_are_one_map() -> None:
 
     def of_trainyard() -> Iterator[tuple[str, str, str]]:
         commands: list[App] = [app[name] for name in app if not name.startswith("-")]
+        commands = [each for each in commands if each.name[0] in FORWARDED]
         for each in sorted(commands, key=lambda command: command.sort_key):
             (group,) = each.group
             text = each.help.splitlines()[0].removesuffix(".")
@@ -128,6 +129,17 @@ def test_make_refuses_it_too(typed: list[str], told: str) -> None:
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_of_several_words_each_takes_what_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make publish release STACK=dev`: only the second one takes the variable."""
+    for given in (["check", "lint", "JOBS=1"], ["check", "JOBS=1"]):
+        assert make("-n", *given).returncode == 0
+    monkeypatch.setenv(GIVEN_TO_MAKE, "STACK")
+    monkeypatch.setenv("STACK", "dve")
+    monkeypatch.setenv(GOALS, "lint status")
+    assert main(["lint"]) == 0
+    assert main(["status"]) == 1  # there is no stack dve
 
 
 def test_a_stack_may_come_from_the_shell() -> None:

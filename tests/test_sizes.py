@@ -15,11 +15,9 @@ MODULES = sorted(
     for path in (ROOT / folder).rglob("*.py")
 )
 EXEMPT = {
-    "flows/taxi/train.py": "splits along tuning and evaluation",
     "trainyard/__main__.py": "a list of commands",
     "trainyard/contract/settings.py": "a table of settings",
     "trainyard/prefect/automations.py automations": "a list of automations",
-    "trainyard/prefect/prefect_yaml.py": "is replaced by Prefect's own models",
 }
 
 

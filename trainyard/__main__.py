@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
@@ -40,6 +41,7 @@ app = App(
 app.register_install_completion_command()
 RUN = Group("Run it", sort_key=1)
 AWS = Group("Run it on AWS", sort_key=2)
+CHECK = Group("Check it", sort_key=3)
 _order = count()
 
 Cpu = Literal["x86_64", "arm64"]
@@ -487,6 +489,23 @@ def drills(*, only: Text = "", keep: bool = False) -> int:
     from trainyard.rehearsal.drill_runner import drills_command
 
     return drills_command(only, keep=keep)
+
+
+# --- check it -------------------------------------------------------------------------------------
+@command(CHECK)
+def lint(file: Path = Path("prefect.yaml"), /) -> int:
+    """Check prefect.yaml as far as it goes without a stack.
+
+    - **Changes**: nothing. It imports the flows that the file names.
+
+    Parameters
+    ----------
+    file
+        Another such file.
+    """
+    from trainyard.prefect.lint import lint as look
+
+    return look(file)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import runpy
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from trainyard.contract.outputs import DEPLOY_VARIABLES
 
@@ -21,7 +22,7 @@ PROBLEMS = 3
 def main() -> None:
     """Look at prefect.yaml, be `prefect --no-prompt deploy --all`, then prune."""
     # Only now: it imports Prefect, which whoever starts this needn't wait for.
-    from trainyard.prefect.prefect_yaml import deployments, problems
+    from trainyard.prefect.lint import problems
 
     path, environment = Path("prefect.yaml"), {name: os.environ[name] for name in DEPLOY_VARIABLES}
     if found := problems(path, environment):
@@ -33,8 +34,20 @@ def main() -> None:
     except SystemExit as ended:
         if ended.code:  # the rest of the file wasn't deployed, so nothing is known to be gone
             raise
-    for name in prune(environment["TRAINYARD_WORK_POOL"], deployments(path, environment)):
+    for name in prune(environment["TRAINYARD_WORK_POOL"], declared(path)):
         print(f"Deployment '{name}' removed: prefect.yaml has it no longer")
+
+
+def declared(path: Path) -> set[str]:
+    """What a file without problems declares, each as Prefect calls it: `flow/name`."""
+    import yaml
+    from prefect.utilities.templating import apply_values
+
+    from trainyard.prefect.lint import load_flow
+
+    # os.environ fills it in
+    listed: Any = apply_values(yaml.safe_load(path.read_text())["deployments"], {})
+    return {f"{load_flow(each['entrypoint']).name}/{each['name']}" for each in listed}
 
 
 def prune(work_pool: str, declared: Collection[str]) -> list[str]:

@@ -16,6 +16,7 @@ from trainyard.tools.errors import StackError
 # Names of the variables that were given to make, as KEEP in `make demo KEEP=1`: the Makefile sets
 # it, and make itself puts each into the environment.
 GIVEN_TO_MAKE = "TRAINYARD_GIVEN_TO_MAKE"
+GOALS = "TRAINYARD_GOALS"  # what make was asked for, as `publish release`
 ERROR_LOG = REPO / ".trainyard/error.log"
 
 
@@ -33,8 +34,9 @@ def options_given_to_make(
         return
     takes = {argument.field_info.name.upper(): argument for argument in arguments}
     given = os.environ[GIVEN_TO_MAKE].split()
+    alone = len(os.environ.get(GOALS, "").split()) <= 1  # else it may be for another word
     for name in given:
-        if name not in takes:
+        if name not in takes and alone:
             command = " ".join(commands) or app.name[0]
             raise CycloptsError(msg=refusal(f"make {command}", name, list(takes)))
     for name in {*given, "STACK"} & takes.keys():

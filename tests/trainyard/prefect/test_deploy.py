@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -14,6 +15,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from tests.conftest import ROOT
 from tests.trainyard.prefect.projects import Project
 from trainyard.contract.outputs import ProcessWorkPool, StackOutputs, deploy_environment
+from trainyard.prefect.deploy import declared
 from trainyard.prefect.register import register
 
 pytestmark = pytest.mark.server
@@ -70,6 +72,25 @@ def test_a_stack_decides_whether_schedules_start_runs_and_on_which_data(
 
 
 # --- prune ----------------------------------------------------------------------------------------
+def test_what_a_file_declares_is_named_as_prefect_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIZE", "small")
+    file = tmp_path / "prefect.yaml"
+    file.write_text(
+        "deployments: [{name: 'daily-{{ $SIZE }}', entrypoint: 'flows.py:score',"
+        " parameters: {x: '{{ $UNSET }}'}}]"
+    )
+    # Else all of its deployments would be taken for gone, and removed.
+    with pytest.raises(ValueError, match="No such file"):
+        declared(file)
+    tmp_path.joinpath("flows.py").write_text(
+        "from prefect import flow\n@flow(name='scoring')\ndef score(x=1): ..."
+    )
+    assert declared(file) == {"scoring/daily-small"}
+
+
 def test_what_prefect_yaml_no_longer_has_is_removed_and_what_is_others_stays(
     project: Project,
 ) -> None:

@@ -1,0 +1,250 @@
+"""Refuses what Prefect would swallow in prefect.yaml, all at once, before anything is deployed."""
+
+import contextlib
+import difflib
+import inspect
+import json
+import re
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from unittest.mock import patch
+
+import yaml
+from prefect import Flow, exceptions, flows
+from prefect.cli.deploy import _models, _schedules
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.steps.core import RESERVED_KEYWORDS as RESERVED
+from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
+from prefect.logging.loggers import disable_logger
+from prefect.utilities import importtools, schema_tools
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML, YAMLError  # type: ignore[attr-defined]
+
+from trainyard.contract.fargate_sizes import Size
+from trainyard.contract.outputs import DEPLOY_VARIABLES
+from trainyard.prefect.work_pool import ecs_variables
+
+_KEY = r"(^|_|api)(key|token|pass(word|wd|phrase)|secret|credentials?|auth_string|webhook)_?\d*$"
+# AWS, Prefect, GitHub, Slack, PEM, addresses; gitleaks knows more, but isn't on every laptop.
+_LEAK = r"A[KS]IA\w{16}|(pn[ub]|gh[pousr])_\w{20}|xox.-|hooks\.slack|--BEGIN|://[^/@]+:[^/@]+@"
+_CURES = {
+    "active": 'write active: "{{ $TRAINYARD_ACTIVE_SCHEDULES }}", or true to start runs everywhere',
+    "collision_strategy": "write ENQUEUE or CANCEL_NEW",
+    "concurrency_limit": "write limit: and collision_strategy: (ENQUEUE or CANCEL_NEW)",
+    "entrypoint": "write path/to/file.py:flow_function",
+    "image": 'write image: "{{ $TRAINYARD_IMAGE }}"',
+    "name": "give it one line without / % & < >",
+    "schedule": "it is deprecated; write a list under `schedules`",
+    "secret": "keep it in Secrets Manager and name it in the setting flowSecrets, or rename it",
+    "sla": "only Prefect Cloud has these; remove it",
+    "template": "write {{ $NAME }}, load it in the flow, or name it in the setting flowSecrets",
+    "timezone": "it would be UTC; name one, such as America/New_York",
+    "work_pool": "no worker would run it; give it a size, such as *small",
+}
+
+
+class _Steps(BaseModel):  # Prefect's models, as strict as a run is
+    @field_validator("build", "push", "pull", check_fields=False)
+    @classmethod
+    def _can_be_called(cls, steps: Any) -> Any:
+        for name, inputs in [call for step in steps or () for call in step.items()]:
+            takes: Any = ""
+            try:
+                takes = inspect.signature(importtools.import_object(name))
+                takes.bind(**{k: v for k, v in dict(inputs or {}).items() if k not in RESERVED})
+            except Exception as error:
+                raise ValueError(f"{name}{takes}: {error}") from None
+        return steps
+
+
+class _Schedule(_models.RawScheduleConfig):
+    timezone: str
+    active: bool
+
+    @model_validator(mode="after")
+    def _as_prefect_makes_it(self) -> "_Schedule":
+        if len(fields := (self.cron or "").replace("?", "*").split()) > 5:
+            raise ValueError(f"a sixth field would be seconds; write cron: {' '.join(fields[:5])}")
+        _schedules._schedule_config_to_deployment_schedule(self.model_dump(mode="json"))
+        return self
+
+
+class _Limit(ConcurrencyLimitConfig):
+    limit: Annotated[int, Field(ge=1)]
+    collision_strategy: ConcurrencyLimitStrategy
+
+
+class _Deployment(_Steps, _models.DeploymentConfig):
+    name: Annotated[str, Field(pattern=r"^[^/%&<>[:cntrl:]]+$")]
+    entrypoint: str
+    work_pool: _models.WorkPoolConfig
+    tags: list[Any] | None = None
+    schedule: None = None
+    schedules: list[_Schedule] | None = None  # type: ignore[assignment]
+    concurrency_limit: _Limit | None = None  # type: ignore[assignment]
+    triggers: list[DeploymentTriggerTypes] | None = None  # type: ignore[assignment]
+    sla: None = None
+
+
+class _Document(_Steps, _models.PrefectYamlModel):
+    deployments: Annotated[list[_Deployment], Field(min_length=1)]  # type: ignore[assignment]
+
+
+def lint(path: Path) -> int:
+    """Print what is wrong with a file whatever the stack; the exit code is 1 if something is."""
+    stack = dict.fromkeys(DEPLOY_VARIABLES, "the-stacks-own") | {"TRAINYARD_DATA": "synthetic"}
+    # A file that is right where schedules rest may be wrong where they start runs.
+    active = ({"TRAINYARD_ACTIVE_SCHEDULES": each} for each in ("true", "false"))
+    found = dict.fromkeys(problem for each in active for problem in problems(path, stack | each))
+    print("\n".join(found) or f"{path.name}: no problems", file=sys.stderr if found else None)
+    return 1 if found else 0
+
+
+def problems(path: Path, environment: Mapping[str, str]) -> list[str]:
+    """All that is wrong with a file whose templates may use `environment`, one line each."""
+    try:
+        YAML(typ="safe", pure=True).load(path)  # refuses a key that is there twice
+        config = {**json.loads(json.dumps(yaml.safe_load(path.read_text()), default=str))}
+    except (OSError, TypeError, ValueError, YAMLError, yaml.YAMLError) as error:
+        mark, said = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
+        return [f"{path.name}: {f'line {mark.line + 1}: ' if mark else ''}can't be read: {said}"]
+    with contextlib.chdir(path.resolve().parent):  # as `prefect deploy` and the runs load flows
+        return [": ".join((path.name, *each)) for each in _File(config, environment).found.items()]
+
+
+class _File:
+    def __init__(self, config: dict[str, Any], environment: Mapping[str, str]) -> None:
+        self.config = {key: each for key, each in config.items() if key != "definitions"}  # anchors
+        self.environment = {name: value for name, value in environment.items() if value}
+        self.step_ids = re.findall(r'"id": "([\w-]+)"', json.dumps(config))
+        self.found, self.shapeless, self.names = dict[str, str](), set[Any](), set[str]()
+        filled = self.filled(self.config, ())
+        # Prefect looks before it fills templates in, too.
+        for model, given in ((_Document, filled), (_models.PrefectYamlModel, self.config)):
+            try:
+                model.model_validate(given, extra="forbid")
+            except ValidationError as error:
+                names = re.findall(r'"(\w+)": \{', json.dumps(_Document.model_json_schema()))
+                for each in error.errors():
+                    key, said = str(each["loc"][-1]), each["msg"].removeprefix("Value error, ")
+                    if each["type"] in ("extra_forbidden", "invalid_key"):
+                        said = f"Prefect doesn't know it{_meant(key, names)}"
+                    elif each["type"] not in ("missing", "value_error"):
+                        said = f"{said.partition(' or instance')[0]}, not {each['input']!r}"
+                    self.add(each["loc"], f"{said}; {_CURES[key]}" if key in _CURES else said)
+                self.shapeless |= {each["loc"][:3] for each in error.errors()}
+        listed = [] if ("deployments",) in self.shapeless else filled["deployments"]
+        for at, each in ((("deployments", index), each) for index, each in enumerate(listed)):
+            if at not in self.shapeless:
+                sound = {k: v for k, v in each.items() if (*at, k) not in self.shapeless}
+                self.deployment(at, {"pull": filled.get("pull")} | sound)
+
+    def add(self, at: tuple[Any, ...], said: str) -> None:
+        where = re.sub(r"\.(list|dict)\[.*", "", ".".join(map(str, at)))  # of Prefect's unions
+        where = re.sub(r"\.(\d+)", r"[\1]", where)
+        with contextlib.suppress(IndexError, KeyError, TypeError):
+            name = self.config["deployments"][at[1]]["name"] or at[1]
+            where = where.replace(f"deployments[{at[1]}]", f"deployments[{name}]", 1)
+        if at[:3] not in self.shapeless:  # the first explains those that follow
+            self.found.setdefault(where, " ".join(said.split()))
+
+    def deployment(self, at: Any, given: dict[str, Any]) -> None:
+        pool, name = given.get("work_pool", {}), self.environment["TRAINYARD_WORK_POOL"]
+        if name not in (given.get("tags") or ()):
+            self.add((*at, "tags"), 'add "{{ $TRAINYARD_WORK_POOL }}", or no silent run is noticed')
+        if not given["pull"]:
+            self.add((*at, "pull"), "without a step no run finds the code; write one at the top")
+        if pool.get("name") != name:
+            self.add((*at, "work_pool", "name"), 'the stack only has "{{ $TRAINYARD_WORK_POOL }}"')
+        jobs = ecs_variables({}, "FARGATE")
+        size = {key: jobs["properties"][key]["default"] for key in ("cpu", "memory")}
+        takes: Any = "the work pool", jobs, lambda own: Size(**{k: (size | own)[k] for k in size})
+        self.accept((*at, "work_pool", "job_variables"), pool.get("job_variables", {}), {}, takes)
+        try:
+            flow = load_flow(str(given.get("entrypoint")))
+        except ValueError as error:
+            return self.add((*at, "entrypoint"), str(error))
+        if given.get("flow_name") not in (None, flow.name):
+            self.add((*at, "flow_name"), f"remove it: the flow's own name is {flow.name!r}")
+        if (full := f"{flow.name}/{given.get('name')}") in self.names:
+            self.add((*at, "name"), f"there are two {full}, and one would overwrite the other")
+        self.names.add(full)
+        takes = f"flow {flow.name!r}", flow.parameters.model_dump(), flow.validate_parameters
+        base, schedules = given.get("parameters") or {}, given.get("schedules")
+        partial = schedules or (*at, "schedules") in self.shapeless  # those may give the others
+        self.accept((*at, "parameters"), base, {}, takes, partial)
+        for key in ("schedules", "triggers"):
+            for index, run in enumerate(given.get(key) or ()):
+                if run.get("slug") in [each.get("slug") or 0 for each in given[key][:index]]:
+                    self.add((*at, key, index, "slug"), "another schedule has it; rename one")
+                own, place = run.get("parameters") or {}, (*at, key, index, "parameters")
+                self.accept(place, own, base, takes, key == "triggers")
+        return None
+
+    def accept(self, at: Any, own: Any, base: Any, takes: Any, partial: Any = False) -> None:
+        (by, schema, check), every, before = takes, base | own, len(self.found)
+        known = schema["properties"]
+        for key in own.keys() - known.keys():
+            self.add((*at, key), f"{by} doesn't know it{_meant(key, known)}")
+        missing = set(schema["required"]) - every.keys()
+        for key in () if partial else missing:
+            self.add((*at, key), f"missing; {by} needs it; {_CURES.get(key, 'give it a value')}")
+        fixed = {k: v for k, v in own.items() if not re.search("{{|__prefect_kind", str(v))}
+        for each in schema_tools.validate(fixed, schema, ignore_required=True):
+            cure = "; quote texts, write 1.0e-4" if each.validator in ("type", "anyOf") else ""
+            self.add((*at, *each.absolute_path), each.message + cure)
+        clean = len(self.found) == before and not missing and every.keys() <= known.keys()
+        if clean and not re.search("{{|__prefect_kind", str(every)):
+            try:
+                with disable_logger("prefect.flows"):  # it logs what it raises
+                    check(every)
+            except (ValueError, exceptions.ParameterTypeError) as error:
+                if not base or any(f"- {key}" in str(error) for key in own):
+                    self.add(at, str(error))
+
+    def filled(self, value: Any, at: tuple[Any, ...]) -> Any:
+        """The value as Prefect fills it in, after a look at each text for templates and secrets."""
+        if isinstance(value, list):
+            return [self.filled(each, (*at, index)) for index, each in enumerate(value)]
+        if isinstance(value, dict):
+            if value.keys() == {"name", "value"}:  # AWS's kind of variable
+                self.filled(value["value"], (*at, value["name"]))
+            return {key: self.filled(each, (*at, key)) for key, each in value.items()}
+        text = value if isinstance(value, str) else ""
+        steps = {"build", "push", "pull"} & {at[0], *at[2:3]}
+        later = steps or at[2:3] == ("triggers",)  # filled in when they run
+        for full in re.findall(r"\{\{.*?\}\}", text):
+            name = full.strip("{} ")
+            if name.startswith("$"):
+                if name[1:] not in self.environment:
+                    self.add(at, f"the stack sets no {name}{_meant(name[1:], self.environment)}")
+                text = text.replace(full, self.environment.get(name[1:], full))
+            elif not later and name.split(".")[0] not in ("ctx", *self.step_ids):
+                self.add(at, f"{full} would be empty, or readable by all; {_CURES['template']}")
+        named = re.search(_KEY, str(at[-1]), re.I) and (steps or "job_variables" in at)
+        if (named and not re.search("^arn:|{{|^$", text)) or re.search(_LEAK, text):
+            self.add(at, f"looks like a secret, and all can read it; {_CURES['secret']}")
+        return text or value
+
+
+def load_flow(entrypoint: str) -> Flow[..., Any]:
+    """The flow as a run loads it: from this folder, and as if it were the only one."""
+    file, _, function = entrypoint.rpartition(":")
+    if Path(file).is_absolute() or not Path(file).resolve().is_relative_to(Path.cwd()):
+        raise ValueError("images only have this folder; write path/in/it.py:flow_function")
+    try:
+        with patch("sys.path", sys.path[:]):
+            return flows.load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
+    except (Exception, SystemExit) as error:  # a module that exits must not end the lint
+        said = f"{type(error).__name__}: {error}"
+        if "not found in" in said and Path(file).is_file():
+            said += _meant(function, re.findall(r"def (\w+)", Path(file).read_text()))
+        raise ValueError(said) from None
+
+
+def _meant(word: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    listed = f"; there is {', '.join(known)}" if len(known) < 12 else ""
+    return f"; did you mean {close[0]}?" if close else listed
