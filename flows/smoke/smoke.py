@@ -16,7 +16,7 @@ EXPERIMENT = "smoke"
 METRIC = 0.25
 
 
-@flow(name="smoke")
+@flow(name="smoke", timeout_seconds=600)
 def smoke() -> None:
     """Write to the artifact store and to MLflow, and read it back."""
     settings, run = load_settings(), current_run()
@@ -31,7 +31,7 @@ def smoke() -> None:
     logger.info("written to MLflow and read back: %s", tracked)
 
 
-@task(retries=1, retry_delay_seconds=5)
+@task(retries=1, retry_delay_seconds=5, timeout_seconds=120)
 def check_artifact_store(artifact_store: str, run_id: str) -> str:
     """Write an object and read it; gives where it is. (A flow may not remove anything there.)"""
     path = artifact_path(artifact_store, "smoke", run_id)
@@ -41,7 +41,7 @@ def check_artifact_store(artifact_store: str, run_id: str) -> str:
     return str(path)
 
 
-@task(retries=1, retry_delay_seconds=5)
+@task(retries=1, retry_delay_seconds=5, timeout_seconds=120)
 def check_tracking(tracking_uri: str, run_id: str) -> str:
     """Log a metric and an artifact in MLflow and read them; gives the run."""
     require_server(tracking_uri)
