@@ -65,7 +65,7 @@ def test_an_error_of_ours_is_one_message_and_its_traceback_is_kept(
     assert main(["drift", "dev"]) == 1
     said = capsys.readouterr()
     assert said.err == (
-        "the stack dev isn't up: `make up STACK=dev`\n(traceback: .trainyard/error.log)\n"
+        "✗ the stack dev isn't up: `make up STACK=dev`\n  traceback: .trainyard/error.log\n"
     )
     assert said.out == ""
     kept = (tmp_path / ".trainyard/error.log").read_text()

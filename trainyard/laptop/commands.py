@@ -39,9 +39,6 @@ def run(command: Callable[[Stack], int | None]) -> int:
     except _Stopped as stopped:
         fail("stopped: nothing is left running that this command started")
         return 128 + stopped.number
-    except (StackError, OSError) as error:
-        fail(str(error))
-        return 1
 
 
 def up(stack: Stack) -> None:

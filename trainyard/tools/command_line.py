@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from cyclopts import App, ArgumentCollection, CycloptsError, MissingArgumentError, Token
 
 from trainyard.paths import REPO
+from trainyard.tools.console import errors, fail
 from trainyard.tools.errors import StackError
 
 # Names of the variables that were given to make, as KEEP in `make demo KEEP=1`: the Makefile sets
@@ -77,7 +78,7 @@ def run(app: Callable[..., object], arguments: Sequence[str] | None) -> int:
     except Exception as error:
         if not isinstance(error, (StackError, OSError)) and not _of_aws(error):
             raise
-        print(error, file=sys.stderr)
+        fail(str(error))
         _keep_traceback(arguments)
         return 1
     return status if isinstance(status, int) else 0
@@ -95,4 +96,4 @@ def _keep_traceback(arguments: Sequence[str] | None) -> None:
         ERROR_LOG.write_text(f"{datetime.now():%F %T} {typed}\n{traceback.format_exc()}")
     except OSError:  # such as a full disk: the message has been said
         return
-    print(f"(traceback: {ERROR_LOG.relative_to(REPO)})", file=sys.stderr)
+    errors.print(f"  traceback: {ERROR_LOG.relative_to(REPO)}", style="dim")

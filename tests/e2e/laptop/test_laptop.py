@@ -57,7 +57,7 @@ def test_a_fresh_clone_says_that_nothing_runs(clone: Clone) -> None:
 
 def test_a_folder_that_does_not_exist_is_named_before_anything_starts(clone: Clone) -> None:
     output = clone.run("demo", "--data", "no such", fails=True)
-    assert output == f"✗ no such folder: {clone.folder / 'no such'}\n"
+    assert output.splitlines()[0] == f"✗ no such folder: {clone.folder / 'no such'}"
 
 
 def test_a_folder_that_cannot_be_written_is_named(clone: Clone) -> None:
