@@ -87,9 +87,19 @@ def end(processes: Sequence[psutil.Process], patience: float = 10) -> None:
     psutil.wait_procs(left, timeout=5)
 
 
+def listens(home: Path, service: str, port: int | None) -> bool:
+    """Whether it is this stack's `service` that listens on the port, and nobody else."""
+    for process in of_stack(home, service):
+        with suppress(psutil.Error):
+            for each in process.net_connections("tcp"):
+                if each.status == psutil.CONN_LISTEN and each.laddr[1] == port:
+                    return True
+    return False
+
+
 def choose_port(usual: int) -> int:
     """Return the usual port, or a free one when somebody else has it."""
-    if _is_free(usual):
+    if is_free(usual):
         return usual
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
@@ -106,7 +116,7 @@ def _is_of(process: psutil.Process, home: Path, service: str | None) -> bool:
     return environment.get(STACK) == str(home) and service in (None, environment.get(SERVICE))
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
     # Both, because neither sees all: a socket can be bound beside one that listens on every
     # address (macOS), and one that is bound may not listen yet.
     with socket.socket() as probe:

@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -99,11 +99,17 @@ class Stack:
         """What the stack hands to `register` and `prefect deploy`.
 
         Raises:
-            StackError: it isn't up.
+            StackError: it isn't up, or somebody else listens on one of its ports.
         """
         services = self._read().services
         if not {"prefect", "mlflow"} <= services.keys():
             raise StackError("the stack isn't running: `make up` starts it")
+        for name in USUAL_PORTS:
+            if not processes.listens(self.home, name, services[name].port):
+                raise StackError(f"{self._obituary(name)}\n`make up` starts it again")
+        return self._outputs(services)
+
+    def _outputs(self, services: Mapping[str, Running]) -> StackOutputs:
         return StackOutputs(
             stack="laptop",
             prefect_api_url=f"{services['prefect'].url}/api",
@@ -133,8 +139,12 @@ class Stack:
             try:
                 if len(alive) < len(LABELS):
                     self._start_missing(state, start, meanwhile)
+                told = self._outputs(state.services)
                 with console.status("waiting for MLflow and the worker"):
                     self._wait(["prefect", "mlflow", "worker"], state, start)
+                if (outputs := self.outputs()) != told:  # MLflow has lost its port meanwhile
+                    self._write_for_others(outputs)
+                    self.register(outputs)
             except BaseException:
                 with cleaning_up():
                     if alive:
@@ -157,12 +167,12 @@ class Stack:
             for name in ("prefect", "mlflow"):
                 if name not in start.alive:
                     self._start(name, state, start)
-            outputs = self.outputs()
+            self._wait(["prefect"], state, start)
+            outputs = self._outputs(state.services)
             self._write_for_others(outputs)
             if outputs.prefect_api_url != f"{old_url}/api" and "worker" in start.alive:
                 start.alive.remove("worker")  # it would go on asking where nobody is
                 self._end("worker")
-            self._wait(["prefect"], state, start)
         with console.status("telling Prefect about the stack"):
             changed = self.register(outputs)
             done(f"{'register':<9} {changed}")
@@ -247,11 +257,19 @@ class Stack:
         prefect = state.services["prefect"].url if name == "worker" else None
         service = command_of(name, self.home, port, prefect)
         now = datetime.now(UTC)
-        start.started.append(name)
+        if name not in start.started:
+            start.started.append(name)
         environment = self.environment() | service.environment
         pid = processes.start(name, service.command, environment, service.folder, self.log(name))
         state.services[name] = Running(pid=pid, started=now, port=port)
         self._write(self._state_file, state.model_dump_json(indent=2))
+
+    def _lost_its_port(self, name: str, state: State) -> bool:
+        """Whether a service has died because its port was taken after it was chosen."""
+        port = state.services[name].port
+        return port is not None and (
+            not processes.is_free(port) or "already in use" in tail(self.log(name))
+        )
 
     def _end(self, name: str) -> None:
         processes.end(processes.of_stack(self.home, name))
@@ -264,8 +282,10 @@ class Stack:
         pages = {"prefect": "api/ready", "mlflow": "health"}
         try:
             if page := pages.get(name):
-                url = f"{state.services[name].url}/{page}"
-                return self._http.get(url, timeout=patience).is_success
+                running = state.services[name]
+                answers = self._http.get(f"{running.url}/{page}", timeout=patience).is_success
+                # another stack may have taken the port since it was chosen
+                return answers and processes.listens(self.home, name, running.port)
             api = f"{state.services['prefect'].url}/api"
             asked = f"{api}/work_pools/{POOL}/workers/filter"
             workers = self._http.post(asked, json={}, timeout=patience).json()
@@ -283,8 +303,12 @@ class Stack:
     def _wait(self, names: list[str], state: State, start: "_Start") -> None:
         def waiting() -> list[str]:
             for name in [*start.alive, *start.started]:
-                if not self._alive(name, state):
+                if self._alive(name, state):
+                    continue
+                if name not in start.started or not self._lost_its_port(name, state):
                     raise StackError(f"while starting: {self._obituary(name)}")
+                self._end(name)  # what it has started itself
+                self._start(name, state, start)
             for name in names:
                 if name not in start.healthy and self._healthy(name, state):
                     start.healthy.append(name)
@@ -316,6 +340,7 @@ class Stack:
         """Two commands at once would start everything twice."""
         try:
             self.home.mkdir(parents=True, exist_ok=True)
+            self.home.chmod(0o700)  # Prefect's database and its key are the user's own
             lock = (self.home / "lock").open("w")
         except OSError as error:
             raise StackError(f"the stack's folder can't be written: {error}") from error

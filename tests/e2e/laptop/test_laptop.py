@@ -7,11 +7,15 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any
+from contextlib import ExitStack, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any, ClassVar
 
 import httpx
 import psutil
@@ -110,6 +114,85 @@ def test_the_demo_ends_with_a_champion_and_nothing_running(clone: Clone) -> None
 
 
 # --- the stack -----------------------------------------------------------------------------------
+
+
+class Foreign(BaseHTTPRequestHandler):
+    """Another clone's server: it answers whatever it is asked, and remembers what was written."""
+
+    written: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"true")
+
+    def do_POST(self) -> None:
+        self.written.append(self.path)
+        self.do_GET()
+
+    do_PUT = do_PATCH = do_DELETE = do_POST  # noqa: N815
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+def take_port(clone: Clone, service: str, servers: list[HTTPServer]) -> None:
+    """Listen on the port that a service of the clone has chosen, before the service does."""
+    while True:
+        with suppress(OSError, ValueError, KeyError):
+            state = json.loads((clone.home / "state.json").read_text())
+            address = ("127.0.0.1", state["services"][service]["port"])
+            servers.append(HTTPServer(address, Foreign))
+            return servers[-1].serve_forever()
+        time.sleep(0.01)
+
+
+def test_a_port_lost_before_the_server_listens_is_another_port_and_nothing_else(
+    clone: Clone,
+) -> None:
+    servers: list[HTTPServer] = []
+    for service in ("prefect", "mlflow"):
+        Thread(target=take_port, args=(clone, service, servers), daemon=True).start()
+    try:
+        output = clone.run("up")
+        assert len(servers) == 2
+        for server in servers:
+            assert f"port {server.server_port} is taken: " in output
+        lost = {f":{server.server_port}" for server in servers}
+        outputs = read_outputs(clone)
+        for url in (outputs["prefect_api_url"], outputs["tracking_uri"]):
+            assert not any(port in url for port in lost)
+        assert not any(port in (clone.home / "env").read_text() for port in lost)
+        assert http.get(f"{outputs['prefect_api_url']}/health").is_success
+        assert Foreign.written == []
+    finally:
+        clone.run("down")
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+
+
+def test_a_stack_whose_server_died_deploys_to_nobody_else(clone: Clone) -> None:
+    clone.run("up")
+    port = int(read_outputs(clone)["prefect_api_url"].split(":")[2].split("/")[0])
+    for process in clone.processes():
+        if process.environ().get("TRAINYARD_STACK_SERVICE") == "prefect":
+            process.kill()
+    servers: list[HTTPServer] = []
+    Thread(target=take_port, args=(clone, "prefect", servers), daemon=True).start()
+    wait_for("the foreign server", lambda: servers)
+    try:
+        assert "Prefect has died" in clone.run("deploy", fails=True)
+        asked = ("/workers/heartbeat", "/get_scheduled_flow_runs")  # by the worker, which lives on
+        assert [path for path in Foreign.written if not path.endswith(asked)] == []
+        assert servers[0].server_port == port
+    finally:
+        clone.run("down")
+        servers[0].shutdown()
+        servers[0].server_close()
+
+
+def test_the_stacks_folder_is_its_owners_only(clone: Clone) -> None:
+    assert stat.S_IMODE(clone.home.stat().st_mode) == 0o700
 
 
 @pytest.fixture(scope="module")
