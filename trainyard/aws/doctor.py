@@ -31,7 +31,6 @@ PORTS = {"Prefect": 4200, "MLflow": 5000}
 
 # --- this machine ---------------------------------------------------------------------------------
 def machine(*, pulumi_needed: bool) -> Iterator[Check]:
-    """Tools, environments, ports."""
     version = sys.version.split()[0]
     yield Check("Python", version)
     yield tool("git", ["git", "--version"], "https://git-scm.com: images carry their commit")
@@ -174,7 +173,6 @@ def _state(pulumi: Pulumi) -> Check:
 
 
 def _lock(pulumi: Pulumi, session: Any) -> Check:
-    """Who holds the state, if anybody."""
     url = pulumi.workspace.who_am_i().url or ""
     bucket = re.match(r"s3://([^/?]+)", url)
     if not bucket:

@@ -79,9 +79,7 @@ def _ordered(operations: Mapping[str, int]) -> list[str]:
 
 # --- dollars --------------------------------------------------------------------------------------
 def cost_of(stack: str, code: Path) -> dict[str, float] | None:
-    """Dollars a month by component as that code and its settings make it; None where it can't
-    say.
-    """
+    """Dollars a month by component, of that code with its settings; None where it can't say."""
     done = subprocess.run(  # noqa: S603
         [
             *(REPO / ".venv-infra/bin/python", "-W", "ignore", "-m", "infra.estimate.cost"),
@@ -213,12 +211,7 @@ def base_of(branch: str) -> Iterator[Path]:
 
 
 def preview_change(stack: str, base: str) -> int:
-    """Write the comment and say it; gives the exit code, which is that of the preview.
-
-    Args:
-        stack: a stack on AWS.
-        base: a branch or commit, such as origin/main.
-    """
+    """Write the comment against `base`, such as origin/main; gives the preview's exit code."""
     with base_of(base) as before:
         foreseen = preview(Pulumi(stack), rules=True)
         yaml_before = before / "prefect.yaml"

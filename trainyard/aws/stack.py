@@ -87,9 +87,7 @@ def run_deployer(
     *options: str,
     code: Path = REPO,
 ) -> None:
-    """Run `python -m trainyard.prefect` where Prefect's API is reached: inside the VPC, from the
-    flows' image, or here, from `code`.
-    """
+    """Run `python -m trainyard.prefect` inside a private Prefect's VPC, or here, from `code`."""
     parameter = Names(pulumi.stack).parameter(OUTPUTS)
     command = ["python", "-m", "trainyard.prefect", parameter, *options]
     if outputs["servers"]["prefect"]:  # private: only who is inside the VPC reaches it

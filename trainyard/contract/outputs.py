@@ -21,9 +21,7 @@ class ProcessWorkPool(_Frozen):
 
 
 class EcsWorkPool(_Frozen):
-    """A work pool whose worker starts each run as a Fargate task, with what the stack made for
-    runs.
-    """
+    """A work pool whose worker starts each run as a Fargate task."""
 
     type: Literal["ecs"] = "ecs"
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]+$")
@@ -46,8 +44,7 @@ class EcsWorkPool(_Frozen):
     environment: dict[str, str]
     """What every run's container is told, beside what `register` derives from the stack."""
     secrets: dict[str, str]
-    """Environment variable -> where ECS reads its value (`valueFrom`). The value is nowhere else.
-    """
+    """Variable -> where ECS reads its value (`valueFrom`). The value is nowhere else."""
     api_secret_variable: Literal["PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"]
     api_secret: str
     """Where ECS reads what opens Prefect's API (`valueFrom`)."""
@@ -60,8 +57,7 @@ class StackOutputs(_Frozen):
     """The one contract between infrastructure and flows.
 
     The laptop stack writes it as JSON to `.trainyard/outputs.json`. A stack on AWS exports it as
-    `trainyard` and
-    keeps the same document in a parameter of Systems Manager.
+    `trainyard` and keeps the same document in a parameter of Systems Manager.
     """
 
     stack: str
@@ -74,9 +70,7 @@ class StackOutputs(_Frozen):
     """Where a run finds the repository's code: the clone on a laptop, `/app` in an image."""
     work_pool: WorkPool
     image_repositories: dict[str, str] = Field(default_factory=dict)
-    """Image (`flow`, `worker`, `mlflow`) -> repository it is pushed to. Empty where nothing is
-    built.
-    """
+    """Image (`flow`, `worker`, `mlflow`) -> its repository. Empty where nothing is built."""
     active_schedules: bool = True
     """Whether prefect.yaml's schedules start runs here."""
     training_data: str = "synthetic"

@@ -1,11 +1,8 @@
-"""Which services may run: those whose database is as their image wants it, in a stack that Prefect
-knows.
+"""Startup gating: a service starts after its schema migration, a worker after `register`.
 
 `make up` brings a stack up in an order (stack, migrations, `register`, services) and notes in a
 parameter of the stack what it has done. The program reads the note before it decides, so a bare
-`pulumi up` holds a new
-service back instead
-of starting it too early, and leaves alone what runs.
+`pulumi up` holds a new service back instead of starting it too early, and leaves alone what runs.
 """
 
 import json
@@ -15,9 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Servers:
-    """Servers with a schema of their own, by the image that they run from. Empty: not in this
-    stack.
-    """
+    """Servers with a schema of their own, by their image. Empty: not in this stack."""
 
     mlflow: str = ""
     prefect: str = ""
@@ -48,7 +43,6 @@ NOTHING_DONE = "{}"
 
 
 def ready(noted: Mapping[str, object], servers: Servers, *, worker_image: str) -> Ready:
-    """Compare the note with what the settings name."""
     same = noted.get("contents", "") == servers.contents
     mlflow = same and bool(servers.mlflow) and noted.get("mlflow") == servers.mlflow
     prefect = same and bool(servers.prefect) and noted.get("prefect") == servers.prefect

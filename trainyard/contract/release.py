@@ -1,6 +1,4 @@
-"""A release: one commit's images, by digest. `make publish` writes it down, `make release` takes it
-to a stack.
-"""
+"""A release: one commit's images, by digest. `make publish` writes it, `make release` reads it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +30,6 @@ class Release(_Frozen):
 
     @classmethod
     def read(cls, path: Path) -> "Release":
-        """What `make publish` wrote."""
         return cls.model_validate_json(path.read_bytes())
 
     def write(self, path: Path) -> None:

@@ -134,7 +134,6 @@ def described(model: type[Settings]) -> dict[str, dict[str, Any]]:
 
 
 def allowed(schema: Mapping[str, Any]) -> str:
-    """What a setting may be, in words."""
     if schema.get("allowed"):
         return str(schema["allowed"])
     if "minimum" in schema:

@@ -36,7 +36,6 @@ class Registry:
     """Whose registry it is, as ECR's calls take it; without it, that of the credentials."""
 
     def digest(self, repository: str, tag: str) -> str | None:
-        """The digest of the image that a tag names, if there is one."""
         found = self._image(repository, imageTag=tag)
         return str(found["imageId"]["imageDigest"]) if found else None
 

@@ -125,7 +125,6 @@ class History:
 
 
 def read_history(cloud: EcsTasks, names: Names) -> History:
-    """What the stack's parameters say."""
     told = cloud.read_parameter(names.parameter(RELEASE))
     completed = cloud.read_parameter(names.parameter(RELEASES))
     return History(
@@ -313,7 +312,6 @@ def short(release: Release) -> str:
 
 
 def wanted_release() -> Release:
-    """What `make publish` made."""
     try:
         return Release.read(RELEASE_FILE)
     except FileNotFoundError:
@@ -337,9 +335,6 @@ def deliver(
     """Run one command for one stack, show its steps, and give the exit code.
 
     Args:
-        command: which one.
-        stack: an environment, such as dev.
-        open_stack: gives its `pulumi`.
         database: the revision that Prefect's database goes back to first, if it has to.
     """
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]

@@ -24,7 +24,6 @@ class Running(BaseModel):
 
     @property
     def url(self) -> str | None:
-        """Where it listens, if it does."""
         return f"http://127.0.0.1:{self.port}" if self.port else None
 
     @property

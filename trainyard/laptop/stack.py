@@ -208,11 +208,7 @@ class Stack:
             raise StackError(str(error)) from error
 
     def check_alive(self) -> None:
-        """See that all that was started still runs.
-
-        Raises:
-            StackError: something has died.
-        """
+        """Raise StackError where a service that was started has died."""
         state = self._read()
         for name in state.services:
             if not self._alive(name, state):
@@ -222,14 +218,12 @@ class Stack:
         return f"{LABELS[name]} has died; {tail(self.log(name))}"
 
     def where_to_look(self) -> None:
-        """Print the places that a user opens next."""
         outputs = self.outputs()
         say(f"  Prefect    {outputs.prefect_api_url.removesuffix('/api')}")
         say(f"  MLflow     {outputs.tracking_uri}")
         self.show_folders()
 
     def show_folders(self) -> None:
-        """Print where the stack keeps what a user may want to see."""
         say(f"  artifacts  {self.artifacts}")
         say(f"  logs       {self.logs}")
         say(f"  a shell    . {shlex.quote(str(self.env_file))}   (then: prefect deploy --all)")

@@ -1,6 +1,4 @@
-"""What `make doctor` asks of a stack's services, from where they are reached: here, or in the
-Deployer task.
-"""
+"""What `make doctor` asks of a stack's services, from here or from inside the VPC (Deployer)."""
 
 import importlib.metadata
 import os

@@ -76,7 +76,6 @@ def register(outputs: StackOutputs) -> list[Change]:
 
 
 def summary(changes: list[Change]) -> str:
-    """Say in a few words what changed."""
     counts = {
         result: sum(change.result == result for change in changes)
         for result in ("created", "updated", "removed")
