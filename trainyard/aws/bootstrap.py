@@ -202,10 +202,8 @@ def tell_github(repository: str, state: State, roles: Mapping[str, str]) -> None
     variables = set_variables(repository, deploying, state, roles)
     if not logged_in():
         say("\nThe gh command isn't here, or not logged in. Type this where it is:\n")
-        for command in [
-            *(c for e in environments for c in make_environment(repository, e)),
-            *variables,
-        ]:
+        made = [c for each in environments for c in make_environment(repository, each)]
+        for command in [*made, *variables]:
             # The shell fills in who types it.
             typed = shlex.join(["gh", *command])
             say(typed.replace(f"'{ME}'", '"reviewers[][id]=$(gh api user --jq .id)"'))

@@ -81,11 +81,7 @@ def deploy(pulumi: Pulumi, connect: Connect = aws) -> None:
 
 
 def run_deployer(
-    pulumi: Pulumi,
-    outputs: dict[str, Any],
-    cloud: EcsTasks,
-    *options: str,
-    code: Path = REPO,
+    pulumi: Pulumi, outputs: dict[str, Any], cloud: EcsTasks, *options: str, code: Path = REPO
 ) -> None:
     """Run `python -m trainyard.prefect` inside a private Prefect's VPC, or here, from `code`."""
     parameter = Names(pulumi.stack).parameter(OUTPUTS)

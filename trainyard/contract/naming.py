@@ -67,17 +67,15 @@ class Location:
     region: str
 
     def arn(self, service: str, resource: str, *, account: str | None = None) -> str:
-        """The ARN of a resource in this account and region."""
-        owner = self.account if account is None else account
+        owner = account or self.account
         return f"arn:{self.partition}:{service}:{self.region}:{owner}:{resource}"
 
-    def global_arn(self, service: str, resource: str, *, account: str | None = None) -> str:
+    def global_arn(self, service: str, resource: str) -> str:
         """The ARN of a resource that belongs to no region, as IAM's do."""
-        owner = self.account if account is None else account
-        return f"arn:{self.partition}:{service}::{owner}:{resource}"
+        return f"arn:{self.partition}:{service}::{self.account}:{resource}"
 
     def bucket_arn(self, name: str) -> str:
-        return self.global_arn("s3", name, account="")
+        return f"arn:{self.partition}:s3:::{name}"
 
     @property
     def boundary_arn(self) -> str:

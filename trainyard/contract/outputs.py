@@ -2,25 +2,21 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 # The variable that tells `register` who hears of runs that die: the address of a webhook that takes
 # JSON as Slack does. It is a secret.
 WEBHOOK = "TRAINYARD_NOTIFY_WEBHOOK"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ProcessWorkPool(_Frozen):
+class ProcessWorkPool(BaseModel, frozen=True, extra="forbid"):
     """A work pool whose worker starts each run as a process of its own machine."""
 
     type: Literal["process"] = "process"
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]+$")
 
 
-class EcsWorkPool(_Frozen):
+class EcsWorkPool(BaseModel, frozen=True, extra="forbid"):
     """A work pool whose worker starts each run as a Fargate task."""
 
     type: Literal["ecs"] = "ecs"
@@ -53,7 +49,7 @@ class EcsWorkPool(_Frozen):
 WorkPool = Annotated[ProcessWorkPool | EcsWorkPool, Field(discriminator="type")]
 
 
-class StackOutputs(_Frozen):
+class StackOutputs(BaseModel, frozen=True, extra="forbid"):
     """The one contract between infrastructure and flows.
 
     The laptop stack writes it as JSON to `.trainyard/outputs.json`. A stack on AWS exports it as

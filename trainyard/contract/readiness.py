@@ -7,7 +7,7 @@ parameter of the stack what it has done. The program reads the note before it de
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,7 @@ class Ready:
 
 def note(servers: Servers, *, registered: bool = True) -> str:
     """What `make up` writes down: first when migrations are done, then when `register` is."""
-    migrated = {
-        "mlflow": servers.mlflow,
-        "prefect": servers.prefect,
-        "contents": servers.contents,
-    }
-    return json.dumps({**migrated, "registered": registered}, sort_keys=True)
+    return json.dumps({**asdict(servers), "registered": registered}, sort_keys=True)
 
 
 NOTHING_DONE = "{}"

@@ -3,16 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 Image = Annotated[str, Field(pattern=r"^([\w.:/-]+@)?sha256:[0-9a-f]{64}$")]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Images(_Frozen):
+class Images(BaseModel, frozen=True, extra="forbid"):
     """Each image as `repository@sha256:...`."""
 
     flow: Image
@@ -20,7 +16,7 @@ class Images(_Frozen):
     mlflow: Image
 
 
-class Release(_Frozen):
+class Release(BaseModel, frozen=True, extra="forbid"):
     """What is deployed together."""
 
     commit: str = Field(pattern=r"^[0-9a-f]{40}$")
@@ -40,7 +36,7 @@ class Release(_Frozen):
         part.replace(path)
 
 
-class ReleaseRecord(_Frozen):
+class ReleaseRecord(BaseModel, frozen=True, extra="forbid"):
     """What a stack was last told to run, as it is noted in the stack."""
 
     release: Release

@@ -73,7 +73,6 @@ def parse(stack: str, config: Mapping[str, Any], model: type[S]) -> S:
 
     Args:
         config: values by key, with its namespace (`trainyard:profile`, `aws:region`).
-        model: Settings, or what extends it.
 
     Raises:
         SettingsError: something is wrong with them; it has all of it.

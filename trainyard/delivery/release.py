@@ -173,7 +173,8 @@ def smoke(pulumi: Pulumi, steps: Steps, connect: Connect = aws) -> None:
 
 def look(pulumi: Pulumi, steps: Steps, *, make: bool = False) -> dict[str, Any]:
     """The stack's outputs; a new stack is made first, to have somewhere to write."""
-    if pins := pinned(pulumi):
+    settings, images = pulumi.settings(), ("flowImage", "workerImage", "mlflowImage")
+    if pins := [name for name in images if settings.get(f"trainyard:{name}")]:
         raise StackError(
             f"{' and '.join(pins)} in the settings of {pulumi.stack} would win over the release: "
             f"{typed(pulumi.stack, 'config rm NAME')}, for each"
@@ -186,13 +187,6 @@ def look(pulumi: Pulumi, steps: Steps, *, make: bool = False) -> dict[str, Any]:
     if "tasks" not in outputs:
         raise StackError(f"{pulumi.stack} is no environment, or isn't up yet")
     return outputs
-
-
-def pinned(pulumi: Pulumi) -> list[str]:
-    """Images that the stack's settings name."""
-    config = pulumi.settings()
-    names = ("flowImage", "workerImage", "mlflowImage")
-    return [name for name in names if config.get(f"trainyard:{name}")]
 
 
 def bring(
@@ -217,9 +211,8 @@ def bring(
     with code_of(wanted, outputs) as code:
         if database:  # by the newer Prefect, which is still there: it knows both revisions
             with steps("downgrading Prefect's database"):
-                connect(outputs).run_task(
-                    "migrate-prefect", [*DOWNGRADE, "--yes", "--revision", database]
-                )
+                downgrade = [*DOWNGRADE, "--yes", "--revision", database]
+                connect(outputs).run_task("migrate-prefect", downgrade)
         # From here on the stack may be left half-way.
         steps.next = f"make {'rollback' if history.completed else 'release'} STACK={pulumi.stack}"
         note(connect(outputs), names, wanted, completed=False)

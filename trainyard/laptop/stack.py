@@ -337,13 +337,7 @@ class Stack:
 
     def _write_for_others(self, outputs: StackOutputs) -> None:
         self._write(self._outputs_file, outputs.model_dump_json(indent=2))
-        kept = (
-            "DO_NOT_TRACK",
-            "MLFLOW_DISABLE_TELEMETRY",
-            "NO_PROXY",
-            "PREFECT_HOME",
-            "PYTHONPATH",
-        )
+        kept = ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "PREFECT_HOME", "PYTHONPATH")
         exports = {key: self.environment()[key] for key in (*kept, "NO_PROXY", "no_proxy")} | {
             "PREFECT_API_URL": outputs.prefect_api_url,
             "MLFLOW_TRACKING_URI": outputs.tracking_uri,

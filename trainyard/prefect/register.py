@@ -4,6 +4,7 @@ A second run changes nothing and says so.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -76,11 +77,9 @@ def register(outputs: StackOutputs) -> list[Change]:
 
 
 def summary(changes: list[Change]) -> str:
-    counts = {
-        result: sum(change.result == result for change in changes)
-        for result in ("created", "updated", "removed")
-    }
-    return ", ".join(f"{n} {result}" for result, n in counts.items() if n) or "nothing to change"
+    counts = Counter(change.result for change in changes)
+    told = (f"{counts[each]} {each}" for each in ("created", "updated", "removed") if counts[each])
+    return ", ".join(told) or "nothing to change"
 
 
 def _changes(client: SyncPrefectClient, outputs: StackOutputs) -> Iterator[Change]:

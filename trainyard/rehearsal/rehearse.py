@@ -199,5 +199,4 @@ def reported(console: Console, log: Path | None = None) -> Iterator[None]:
 def rehearse_command(prefect: Mode, *, keep: bool) -> int:
     if keep and prefect == "cloud":
         raise StackError("KEEP=1: what stands in for Prefect Cloud ends with this command")
-    act = partial(rehearse, keep=keep)
-    return perform("rehearse", prefect, act, keep=keep)
+    return perform("rehearse", prefect, partial(rehearse, keep=keep), keep=keep)
