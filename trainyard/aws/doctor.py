@@ -67,7 +67,6 @@ def pulumi_version(*, needed: bool) -> Check:
 
 
 def environment(group: str, folder: Path) -> Check:
-    """An environment that make built, as its lock has it."""
     what, lock = f"environment {group}", REPO / f"requirements/{group}.txt"
     # .venv holds `dev` where the tests have run, which is `laptop` and more.
     stamps = [folder / f".{name}" for name in (group, *(["dev"] if group == "laptop" else []))]

@@ -163,7 +163,6 @@ def rollback(pulumi: Pulumi, steps: Steps, connect: Connect = aws, database: str
 
 
 def smoke(pulumi: Pulumi, steps: Steps, connect: Connect = aws) -> None:
-    """Run the smoke deployment as it is, and wait for its end."""
     outputs = pulumi.outputs()
     if not outputs.get("flow_image"):
         raise StackError(outputs.get("next") or f"{pulumi.stack} isn't up: make up")

@@ -229,7 +229,6 @@ class Stack:
         say(f"  a shell    . {shlex.quote(str(self.env_file))}   (then: prefect deploy --all)")
 
     # --- one service -------------------------------------------------------------
-
     def _start(self, name: str, state: State, start: "_Start") -> None:
         before = state.services.get(name)
         port = None
@@ -304,7 +303,6 @@ class Stack:
         return bool(worker or others)
 
     # --- files -------------------------------------------------------------------
-
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Two commands at once would start everything twice."""

@@ -32,10 +32,7 @@ from trainyard.prefect.work_pool import base_job_template, result_block
 NOTIFICATIONS = "custom-webhook/trainyard-notifications"
 
 # How many runs may use something at once, over all deployments.
-CONCURRENCY_LIMITS = {
-    # months that are fetched from TLC's public site: a guest doesn't hammer it
-    "tlc-downloads": 2,
-}
+CONCURRENCY_LIMITS = {"tlc-downloads": 2}  # TLC's site is public: a guest doesn't hammer it
 
 
 class RegisterError(Exception):

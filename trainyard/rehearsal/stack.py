@@ -192,8 +192,7 @@ class Rehearsal:
         answer = self.mlflow(route, name=MODEL, alias="champion")
         if answer.is_error:
             raise RehearsalError(f"{MODEL} has no champion: {answer.text}")
-        found: dict[str, Any] = answer.json()["model_version"]
-        return found
+        return dict(answer.json()["model_version"])
 
     def keys(self, prefix: str) -> list[str]:
         """Objects of the artifact bucket."""
