@@ -1,5 +1,4 @@
-"""`make bootstrap`: what must exist before the first `make up STACK=`, made once and safe to
-repeat.
+"""`make bootstrap`: what must exist before the first `make up STACK=`; safe to repeat.
 
 Pulumi's state (a bucket, and a key for the secrets in it), the account's stack, and an
 environment's settings; with Prefect Cloud its API key, from PREFECT_API_KEY or a prompt into
@@ -41,12 +40,10 @@ class State:
 
     @property
     def backend(self) -> str:
-        """Its address, as the stacks' files have it."""
         return f"s3://{self.bucket}?region={self.region}"
 
     @property
     def secrets_provider(self) -> str:
-        """What encrypts secrets in the state."""
         return f"awskms://{ALIAS}?region={self.region}"
 
 
@@ -153,7 +150,6 @@ def deploy_environments() -> list[str]:
 
 
 def prepared(stack: str) -> bool:
-    """Whether a bootstrap has written this stack's settings."""
     try:
         return "trainyard:accountId" in config_of(stack)
     except FileNotFoundError:
@@ -206,10 +202,8 @@ def tell_github(repository: str, state: State, roles: Mapping[str, str]) -> None
     variables = set_variables(repository, deploying, state, roles)
     if not logged_in():
         say("\nThe gh command isn't here, or not logged in. Type this where it is:\n")
-        for command in [
-            *(c for e in environments for c in make_environment(repository, e)),
-            *variables,
-        ]:
+        made = [c for each in environments for c in make_environment(repository, each)]
+        for command in [*made, *variables]:
             # The shell fills in who types it.
             typed = shlex.join(["gh", *command])
             say(typed.replace(f"'{ME}'", '"reviewers[][id]=$(gh api user --jq .id)"'))
@@ -242,9 +236,7 @@ def _make(repository: str, environment: str) -> None:
 
 
 def bootstrap(stack: str, repository_name: str, owner_id: str, repository_id: str) -> None:
-    """Make what must be there before the first push, of what is named; without its numbers, `gh`
-    is asked for the repository's.
-    """
+    """Make what the first push needs; `gh` is asked for numbers of the repository not given."""
     import boto3
 
     session = boto3.Session(region_name=os.environ.get("AWS_REGION"))

@@ -31,7 +31,6 @@ PORTS = {"Prefect": 4200, "MLflow": 5000}
 
 # --- this machine ---------------------------------------------------------------------------------
 def machine(*, pulumi_needed: bool) -> Iterator[Check]:
-    """Tools, environments, ports."""
     version = sys.version.split()[0]
     yield Check("Python", version)
     yield tool("git", ["git", "--version"], "https://git-scm.com: images carry their commit")
@@ -68,7 +67,6 @@ def pulumi_version(*, needed: bool) -> Check:
 
 
 def environment(group: str, folder: Path) -> Check:
-    """An environment that make built, as its lock has it."""
     what, lock = f"environment {group}", REPO / f"requirements/{group}.txt"
     # .venv holds `dev` where the tests have run, which is `laptop` and more.
     stamps = [folder / f".{name}" for name in (group, *(["dev"] if group == "laptop" else []))]
@@ -174,7 +172,6 @@ def _state(pulumi: Pulumi) -> Check:
 
 
 def _lock(pulumi: Pulumi, session: Any) -> Check:
-    """Who holds the state, if anybody."""
     url = pulumi.workspace.who_am_i().url or ""
     bucket = re.match(r"s3://([^/?]+)", url)
     if not bucket:

@@ -20,7 +20,6 @@ WRITTEN = (READY, RELEASE, RELEASES)
 
 
 def look(pulumi: Pulumi) -> PreviewResult:
-    """Compare the stack's state with AWS."""
     names = Names(pulumi.stack)
     left_out = [
         # To look at them is to read the secrets, which who only looks may not.

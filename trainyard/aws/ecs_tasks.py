@@ -24,14 +24,13 @@ class EcsTasks:
     def start_task(
         self, name: str, command: Sequence[str] | None = None, *, remote_control: bool = False
     ) -> str:
-        definition = self.tasks["definitions"][name]
         overrides: dict[str, Any] = {}
         if command:
             container = name.split("-")[0]
             overrides = {"containerOverrides": [{"name": container, "command": list(command)}]}
         answer = self.session.client("ecs").run_task(
             cluster=self.tasks["cluster"],
-            taskDefinition=definition,
+            taskDefinition=self.tasks["definitions"][name],
             launchType="FARGATE",
             enableExecuteCommand=remote_control,
             networkConfiguration={

@@ -35,15 +35,11 @@ ORDER = ("replace", "delete", "update", "create")
 def resources(stack: str, foreseen: PreviewResult) -> Iterator[str]:
     """What an `up` would do, and which rules it would break."""
     if foreseen.problems:
-        yield "**Resources**: the preview failed:"
-        yield ""
-        yield "```"
+        yield "**Resources**: the preview failed:\n\n```"
         yield from "\n".join(foreseen.problems).replace("```", "'''").splitlines()
-        yield "```"
-        yield ""
+        yield "```\n"
     if foreseen.violations:
-        yield "**Rules** that it breaks:"
-        yield ""
+        yield "**Rules** that it breaks:\n"
         yield from (f"- {violation}" for violation in foreseen.violations)
         yield ""
     if not foreseen.changes:
@@ -63,10 +59,8 @@ def resources(stack: str, foreseen: PreviewResult) -> Iterator[str]:
         yield f"> [!CAUTION]\n> **{change.operation} of what holds data**: {name(change)}{why}\n"
     counts = Counter(change.operation for change in foreseen.changes)
     told = ", ".join(f"{counts[each]} to {each}" for each in _ordered(counts))
-    yield f"**Resources**: {told}"
-    yield ""
-    yield "| | resource | what changes |"
-    yield "|---|---|---|"
+    yield f"**Resources**: {told}\n"
+    yield "| | resource | what changes |\n|---|---|---|"
     for operation in _ordered(counts):
         for change in sorted(foreseen.changes, key=name):
             if change.operation == operation:
@@ -79,9 +73,7 @@ def _ordered(operations: Mapping[str, int]) -> list[str]:
 
 # --- dollars --------------------------------------------------------------------------------------
 def cost_of(stack: str, code: Path) -> dict[str, float] | None:
-    """Dollars a month by component as that code and its settings make it; None where it can't
-    say.
-    """
+    """Dollars a month by component, of that code with its settings; None where it can't say."""
     done = subprocess.run(  # noqa: S603
         [
             *(REPO / ".venv-infra/bin/python", "-W", "ignore", "-m", "infra.estimate.cost"),
@@ -117,9 +109,7 @@ def cost(before: dict[str, float] | None, after: dict[str, float] | None) -> Ite
         return
     was = sum(before.values())
     yield f"**Cost** while nothing trains: {was:.2f} → {total:.2f} $ a month ({total - was:+.2f})"
-    yield ""
-    yield "| | before | after | $ a month |"
-    yield "|---|---:|---:|---:|"
+    yield "\n| | before | after | $ a month |\n|---|---:|---:|---:|"
     yield from rows
 
 
@@ -143,10 +133,8 @@ def deployments(before: str | None, after: str) -> Iterator[str]:
     if not rows:
         yield "**Deployments**: no changes"
         return
-    yield f"**Deployments**: {len(rows)} differ"
-    yield ""
-    yield "| | deployment | |"
-    yield "|---|---|---|"
+    yield f"**Deployments**: {len(rows)} differ\n"
+    yield "| | deployment | |\n|---|---|---|"
     yield from rows
 
 
@@ -213,12 +201,7 @@ def base_of(branch: str) -> Iterator[Path]:
 
 
 def preview_change(stack: str, base: str) -> int:
-    """Write the comment and say it; gives the exit code, which is that of the preview.
-
-    Args:
-        stack: a stack on AWS.
-        base: a branch or commit, such as origin/main.
-    """
+    """Write the comment against `base`, such as origin/main; gives the preview's exit code."""
     with base_of(base) as before:
         foreseen = preview(Pulumi(stack), rules=True)
         yaml_before = before / "prefect.yaml"

@@ -22,8 +22,6 @@ _NOT_SHOWN = {
     "delete-replaced",
     "read-replacement",
 }
-# Components and providers: what is inside them says it.
-_AWS = re.compile(r"^aws:")
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,10 @@ def _changes(events: Sequence["EngineEvent"]) -> Iterable[Change]:
     for event in events:
         # A refresh knows what has changed only after it has looked.
         told = event.resource_pre_event or event.res_outputs_event
-        if not told or told.metadata.op.value in _NOT_SHOWN or not _AWS.match(told.metadata.type):
+        step = told and told.metadata
+        # Of components and providers what is inside them says it.
+        if not step or step.op.value in _NOT_SHOWN or not step.type.startswith("aws:"):
             continue
-        step = told.metadata
         if step.urn not in seen:
             seen.add(step.urn)
             name = step.urn.rsplit("::", 1)[1]

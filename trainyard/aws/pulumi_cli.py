@@ -73,18 +73,15 @@ class Pulumi:
         return {**({"PULUMI_BACKEND_URL": backend} if backend else {}), **self.environment}
 
     def settings(self) -> dict[str, Any]:
-        """What the stack's file says."""
         file = self.folder / f"Pulumi.{self.stack}.yaml"
         return read_config(file) if file.exists() else {}
 
     def make(self, secrets_provider: str = "") -> None:
-        """Make the stack where there is none."""
         if self.stack not in {each.name for each in self.workspace.list_stacks()}:
             self.workspace.secrets_provider = secrets_provider or None
             self.workspace.create_stack(self.stack)
 
     def up(self) -> None:
-        """Bring the stack to what program and settings say."""
         if self._somebody_answers():
             self.workspace.runner.ask("up")
         else:

@@ -81,15 +81,9 @@ def deploy(pulumi: Pulumi, connect: Connect = aws) -> None:
 
 
 def run_deployer(
-    pulumi: Pulumi,
-    outputs: dict[str, Any],
-    cloud: EcsTasks,
-    *options: str,
-    code: Path = REPO,
+    pulumi: Pulumi, outputs: dict[str, Any], cloud: EcsTasks, *options: str, code: Path = REPO
 ) -> None:
-    """Run `python -m trainyard.prefect` where Prefect's API is reached: inside the VPC, from the
-    flows' image, or here, from `code`.
-    """
+    """Run `python -m trainyard.prefect` inside a private Prefect's VPC, or here, from `code`."""
     parameter = Names(pulumi.stack).parameter(OUTPUTS)
     command = ["python", "-m", "trainyard.prefect", parameter, *options]
     if outputs["servers"]["prefect"]:  # private: only who is inside the VPC reaches it

@@ -4,7 +4,6 @@ from typing import Any
 
 # The user that our images run as, and the one folder that they may write.
 USER, SCRATCH = "1000:1000", "/tmp"  # noqa: S108 (a container's own)
-# The name of the task's volume that is mounted there.
 SCRATCH_VOLUME = "scratch"
 
 
@@ -27,7 +26,6 @@ def logged(group: Any, region: str, prefix: str, **options: str) -> dict[str, An
 
     Args:
         group: the group's name; within a Pulumi program it may be an output.
-        region: the group's region.
         prefix: what its streams' names begin with.
         options: more options of the awslogs driver.
     """

@@ -23,7 +23,6 @@ class Size:
     memory: int
 
     def __post_init__(self) -> None:
-        """Refuse pairs that Fargate doesn't have."""
         if self.cpu not in MEMORY_OF:
             allowed = ", ".join(map(str, MEMORY_OF))
             raise ValueError(f"Fargate has no {self.cpu} CPU units, only {allowed}")

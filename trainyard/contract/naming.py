@@ -1,5 +1,4 @@
-"""Names. Physical names are fixed only where something outside relies on them; the rest Pulumi
-makes unique.
+"""Names. Physical ones are fixed only where something outside relies on them; Pulumi makes others.
 
 A logical name begins with the stack's prefix, so that what Pulumi makes of it (the name and 8 more
 characters) does too: that is how roles can be limited to "the stack's own resources".
@@ -68,23 +67,18 @@ class Location:
     region: str
 
     def arn(self, service: str, resource: str, *, account: str | None = None) -> str:
-        """The ARN of a resource in this account and region."""
-        owner = self.account if account is None else account
+        owner = account or self.account
         return f"arn:{self.partition}:{service}:{self.region}:{owner}:{resource}"
 
-    def global_arn(self, service: str, resource: str, *, account: str | None = None) -> str:
-        """The ARN of a resource that belongs to no region, as IAM's do; S3's belong to no account
-        either.
-        """
-        owner = self.account if account is None else account
-        return f"arn:{self.partition}:{service}::{owner}:{resource}"
+    def global_arn(self, service: str, resource: str) -> str:
+        """The ARN of a resource that belongs to no region, as IAM's do."""
+        return f"arn:{self.partition}:{service}::{self.account}:{resource}"
 
     def bucket_arn(self, name: str) -> str:
-        return self.global_arn("s3", name, account="")
+        return f"arn:{self.partition}:s3:::{name}"
 
     @property
     def boundary_arn(self) -> str:
-        """The boundary that the account's stack makes."""
         return self.global_arn("iam", f"policy/{BOUNDARY}")
 
     def registry(self, account: str = "") -> str:

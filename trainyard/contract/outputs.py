@@ -2,28 +2,22 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 # The variable that tells `register` who hears of runs that die: the address of a webhook that takes
 # JSON as Slack does. It is a secret.
 WEBHOOK = "TRAINYARD_NOTIFY_WEBHOOK"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ProcessWorkPool(_Frozen):
+class ProcessWorkPool(BaseModel, frozen=True, extra="forbid"):
     """A work pool whose worker starts each run as a process of its own machine."""
 
     type: Literal["process"] = "process"
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]+$")
 
 
-class EcsWorkPool(_Frozen):
-    """A work pool whose worker starts each run as a Fargate task, with what the stack made for
-    runs.
-    """
+class EcsWorkPool(BaseModel, frozen=True, extra="forbid"):
+    """A work pool whose worker starts each run as a Fargate task."""
 
     type: Literal["ecs"] = "ecs"
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]+$")
@@ -46,8 +40,7 @@ class EcsWorkPool(_Frozen):
     environment: dict[str, str]
     """What every run's container is told, beside what `register` derives from the stack."""
     secrets: dict[str, str]
-    """Environment variable -> where ECS reads its value (`valueFrom`). The value is nowhere else.
-    """
+    """Variable -> where ECS reads its value (`valueFrom`). The value is nowhere else."""
     api_secret_variable: Literal["PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"]
     api_secret: str
     """Where ECS reads what opens Prefect's API (`valueFrom`)."""
@@ -56,12 +49,11 @@ class EcsWorkPool(_Frozen):
 WorkPool = Annotated[ProcessWorkPool | EcsWorkPool, Field(discriminator="type")]
 
 
-class StackOutputs(_Frozen):
+class StackOutputs(BaseModel, frozen=True, extra="forbid"):
     """The one contract between infrastructure and flows.
 
     The laptop stack writes it as JSON to `.trainyard/outputs.json`. A stack on AWS exports it as
-    `trainyard` and
-    keeps the same document in a parameter of Systems Manager.
+    `trainyard` and keeps the same document in a parameter of Systems Manager.
     """
 
     stack: str
@@ -74,9 +66,7 @@ class StackOutputs(_Frozen):
     """Where a run finds the repository's code: the clone on a laptop, `/app` in an image."""
     work_pool: WorkPool
     image_repositories: dict[str, str] = Field(default_factory=dict)
-    """Image (`flow`, `worker`, `mlflow`) -> repository it is pushed to. Empty where nothing is
-    built.
-    """
+    """Image (`flow`, `worker`, `mlflow`) -> its repository. Empty where nothing is built."""
     active_schedules: bool = True
     """Whether prefect.yaml's schedules start runs here."""
     training_data: str = "synthetic"

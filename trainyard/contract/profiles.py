@@ -12,17 +12,14 @@ class Profile:
     nat_gateways: int
     """None: tasks live in public subnets, with an address each and no way in."""
     spot: bool
-    """Services run on Fargate Spot too: a third of the price, restarted when AWS wants the machine.
-    """
+    """Services run on Fargate Spot too: a third of the price, restarted when AWS wants to."""
     workers: int
     database_class: str
     database_standby: bool
     backup_days: int
     container_insights: bool
     customer_key: bool
-    """The artifact store has a KMS key of its own, with its own policy and audit trail (1 $ a
-    month).
-    """
+    """The artifact store has a KMS key, policy and audit trail of its own (1 $ a month)."""
     flow_logs: bool
     access_logs: bool
     log_days: int

@@ -1,23 +1,18 @@
-"""Which services may run: those whose database is as their image wants it, in a stack that Prefect
-knows.
+"""Startup gating: a service starts after its schema migration, a worker after `register`.
 
 `make up` brings a stack up in an order (stack, migrations, `register`, services) and notes in a
 parameter of the stack what it has done. The program reads the note before it decides, so a bare
-`pulumi up` holds a new
-service back instead
-of starting it too early, and leaves alone what runs.
+`pulumi up` holds a new service back instead of starting it too early, and leaves alone what runs.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
 class Servers:
-    """Servers with a schema of their own, by the image that they run from. Empty: not in this
-    stack.
-    """
+    """Servers with a schema of their own, by their image. Empty: not in this stack."""
 
     mlflow: str = ""
     prefect: str = ""
@@ -36,19 +31,13 @@ class Ready:
 
 def note(servers: Servers, *, registered: bool = True) -> str:
     """What `make up` writes down: first when migrations are done, then when `register` is."""
-    migrated = {
-        "mlflow": servers.mlflow,
-        "prefect": servers.prefect,
-        "contents": servers.contents,
-    }
-    return json.dumps({**migrated, "registered": registered}, sort_keys=True)
+    return json.dumps({**asdict(servers), "registered": registered}, sort_keys=True)
 
 
 NOTHING_DONE = "{}"
 
 
 def ready(noted: Mapping[str, object], servers: Servers, *, worker_image: str) -> Ready:
-    """Compare the note with what the settings name."""
     same = noted.get("contents", "") == servers.contents
     mlflow = same and bool(servers.mlflow) and noted.get("mlflow") == servers.mlflow
     prefect = same and bool(servers.prefect) and noted.get("prefect") == servers.prefect

@@ -1,20 +1,14 @@
-"""A release: one commit's images, by digest. `make publish` writes it down, `make release` takes it
-to a stack.
-"""
+"""A release: one commit's images, by digest. `make publish` writes it, `make release` reads it."""
 
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 Image = Annotated[str, Field(pattern=r"^([\w.:/-]+@)?sha256:[0-9a-f]{64}$")]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Images(_Frozen):
+class Images(BaseModel, frozen=True, extra="forbid"):
     """Each image as `repository@sha256:...`."""
 
     flow: Image
@@ -22,7 +16,7 @@ class Images(_Frozen):
     mlflow: Image
 
 
-class Release(_Frozen):
+class Release(BaseModel, frozen=True, extra="forbid"):
     """What is deployed together."""
 
     commit: str = Field(pattern=r"^[0-9a-f]{40}$")
@@ -32,7 +26,6 @@ class Release(_Frozen):
 
     @classmethod
     def read(cls, path: Path) -> "Release":
-        """What `make publish` wrote."""
         return cls.model_validate_json(path.read_bytes())
 
     def write(self, path: Path) -> None:
@@ -43,7 +36,7 @@ class Release(_Frozen):
         part.replace(path)
 
 
-class ReleaseRecord(_Frozen):
+class ReleaseRecord(BaseModel, frozen=True, extra="forbid"):
     """What a stack was last told to run, as it is noted in the stack."""
 
     release: Release

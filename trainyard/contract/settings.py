@@ -387,12 +387,10 @@ class Settings(BaseModel):
 
     @property
     def sizes(self) -> Profile:
-        """What the profile decides."""
         return PROFILES[self.profile]
 
     @property
     def log_retention_days(self) -> int:
-        """How long every log of the stack stays."""
         return self.log_days or self.sizes.log_days
 
     def with_images(self, **released: str) -> Self:
@@ -403,5 +401,4 @@ class Settings(BaseModel):
 
     @property
     def work_pool_name(self) -> str:
-        """The work pool's name in Prefect."""
         return self.work_pool or f"{PROJECT}-{self.stack}"

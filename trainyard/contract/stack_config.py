@@ -73,7 +73,6 @@ def parse(stack: str, config: Mapping[str, Any], model: type[S]) -> S:
 
     Args:
         config: values by key, with its namespace (`trainyard:profile`, `aws:region`).
-        model: Settings, or what extends it.
 
     Raises:
         SettingsError: something is wrong with them; it has all of it.
@@ -134,7 +133,6 @@ def described(model: type[Settings]) -> dict[str, dict[str, Any]]:
 
 
 def allowed(schema: Mapping[str, Any]) -> str:
-    """What a setting may be, in words."""
     if schema.get("allowed"):
         return str(schema["allowed"])
     if "minimum" in schema:

@@ -272,7 +272,6 @@ def broken_promises(added: int, trial: Trial, timed: bool) -> list[str]:
 
 
 def report(images: dict[str, Built], trial: Trial, commit: Commit, cpu: str) -> str:
-    """Images, the largest packages, and how soon a flow can start."""
     base = images["base"].size
     rows = [f"{'image':38}{'MB':>8}{'added':>8}{'seconds':>10}"]
     for name in IMAGES:

@@ -160,7 +160,6 @@ def publish(repositories: Mapping[str, str], cpu: str) -> Release:
 
 
 def publish_release(cpu: str) -> None:
-    """Publish the clone's commit, and write the release down."""
     # A job that is cancelled takes its login with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; a next publish goes on from here"))
     started = time.monotonic()

@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ class Registry:
     """Whose registry it is, as ECR's calls take it; without it, that of the credentials."""
 
     def digest(self, repository: str, tag: str) -> str | None:
-        """The digest of the image that a tag names, if there is one."""
         found = self._image(repository, imageTag=tag)
         return str(found["imageId"]["imageDigest"]) if found else None
 
@@ -45,21 +44,16 @@ class Registry:
         image = self._image(repository, imageDigest=digest)
         if not image:
             raise RegistryError(f"{repository}@{digest} has gone from the registry")
-        exceptions = self.ecr.exceptions
-        with explained(self.host):
-            try:
-                self.ecr.put_image(
-                    repositoryName=self._name(repository),
-                    imageManifest=image["imageManifest"],
-                    imageManifestMediaType=image["imageManifestMediaType"],
-                    imageTag=tag,
-                    **self.account,
-                )
-            except (
-                exceptions.ImageAlreadyExistsException,
-                exceptions.ImageTagAlreadyExistsException,
-            ):
-                return
+        known = self.ecr.exceptions
+        there = known.ImageAlreadyExistsException, known.ImageTagAlreadyExistsException
+        with explained(self.host), suppress(*there):
+            self.ecr.put_image(
+                repositoryName=self._name(repository),
+                imageManifest=image["imageManifest"],
+                imageManifestMediaType=image["imageManifestMediaType"],
+                imageTag=tag,
+                **self.account,
+            )
 
     def _image(self, repository: str, **wanted: str) -> dict[str, Any] | None:
         with explained(self.host):

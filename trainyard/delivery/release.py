@@ -125,7 +125,6 @@ class History:
 
 
 def read_history(cloud: EcsTasks, names: Names) -> History:
-    """What the stack's parameters say."""
     told = cloud.read_parameter(names.parameter(RELEASE))
     completed = cloud.read_parameter(names.parameter(RELEASES))
     return History(
@@ -164,7 +163,6 @@ def rollback(pulumi: Pulumi, steps: Steps, connect: Connect = aws, database: str
 
 
 def smoke(pulumi: Pulumi, steps: Steps, connect: Connect = aws) -> None:
-    """Run the smoke deployment as it is, and wait for its end."""
     outputs = pulumi.outputs()
     if not outputs.get("flow_image"):
         raise StackError(outputs.get("next") or f"{pulumi.stack} isn't up: make up")
@@ -174,7 +172,8 @@ def smoke(pulumi: Pulumi, steps: Steps, connect: Connect = aws) -> None:
 
 def look(pulumi: Pulumi, steps: Steps, *, make: bool = False) -> dict[str, Any]:
     """The stack's outputs; a new stack is made first, to have somewhere to write."""
-    if pins := pinned(pulumi):
+    settings, images = pulumi.settings(), ("flowImage", "workerImage", "mlflowImage")
+    if pins := [name for name in images if settings.get(f"trainyard:{name}")]:
         raise StackError(
             f"{' and '.join(pins)} in the settings of {pulumi.stack} would win over the release: "
             f"{typed(pulumi.stack, 'config rm NAME')}, for each"
@@ -187,13 +186,6 @@ def look(pulumi: Pulumi, steps: Steps, *, make: bool = False) -> dict[str, Any]:
     if "tasks" not in outputs:
         raise StackError(f"{pulumi.stack} is no environment, or isn't up yet")
     return outputs
-
-
-def pinned(pulumi: Pulumi) -> list[str]:
-    """Images that the stack's settings name."""
-    config = pulumi.settings()
-    names = ("flowImage", "workerImage", "mlflowImage")
-    return [name for name in names if config.get(f"trainyard:{name}")]
 
 
 def bring(
@@ -218,9 +210,8 @@ def bring(
     with code_of(wanted, outputs) as code:
         if database:  # by the newer Prefect, which is still there: it knows both revisions
             with steps("downgrading Prefect's database"):
-                connect(outputs).run_task(
-                    "migrate-prefect", [*DOWNGRADE, "--yes", "--revision", database]
-                )
+                downgrade = [*DOWNGRADE, "--yes", "--revision", database]
+                connect(outputs).run_task("migrate-prefect", downgrade)
         # From here on the stack may be left half-way.
         steps.next = f"make {'rollback' if history.completed else 'release'} STACK={pulumi.stack}"
         note(connect(outputs), names, wanted, completed=False)
@@ -313,7 +304,6 @@ def short(release: Release) -> str:
 
 
 def wanted_release() -> Release:
-    """What `make publish` made."""
     try:
         return Release.read(RELEASE_FILE)
     except FileNotFoundError:
@@ -337,9 +327,6 @@ def deliver(
     """Run one command for one stack, show its steps, and give the exit code.
 
     Args:
-        command: which one.
-        stack: an environment, such as dev.
-        open_stack: gives its `pulumi`.
         database: the revision that Prefect's database goes back to first, if it has to.
     """
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]

@@ -98,7 +98,6 @@ def register_and_deploy(stack: Stack) -> None:
 
 
 def deploy(stack: Stack, outputs: StackOutputs) -> None:
-    """Write prefect.yaml's deployments to the stack's Prefect."""
     environment = stack.environment() | deploy_environment(outputs, NO_IMAGE)
     environment["PREFECT_API_URL"] = outputs.prefect_api_url
     environment["COLUMNS"] = "500"  # Prefect would break its lines where ours can't be found

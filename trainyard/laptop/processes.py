@@ -38,10 +38,7 @@ def start(
         )
     # Until the system has made its environment, it would be taken for another's, and for dead.
     wait_until(
-        bool,
-        lambda: process.poll() is not None or _has_mark(process.pid),
-        seconds=10,
-        every=0.01,
+        bool, lambda: process.poll() is not None or _has_mark(process.pid), seconds=10, every=0.01
     )
     process.returncode = 0  # it outlives us: Python shouldn't warn that it still runs
     return process.pid
@@ -75,12 +72,12 @@ def memory(processes: Sequence[psutil.Process]) -> int:
     return total
 
 
-def end(processes: Sequence[psutil.Process], patience: float = 10) -> None:
-    """Ask them to stop; after `patience` seconds, make them."""
+def end(processes: Sequence[psutil.Process]) -> None:
+    """Ask them to stop; after 10 seconds, make them."""
     for process in processes:
         with suppress(psutil.Error):
             process.terminate()
-    _, left = psutil.wait_procs(processes, timeout=patience)
+    _, left = psutil.wait_procs(processes, timeout=10)
     for process in left:
         with suppress(psutil.Error):
             process.kill()

@@ -24,7 +24,6 @@ class Running(BaseModel):
 
     @property
     def url(self) -> str | None:
-        """Where it listens, if it does."""
         return f"http://127.0.0.1:{self.port}" if self.port else None
 
     @property
@@ -91,27 +90,18 @@ def give_up_lost_runs(outputs: StackOutputs) -> None:
     Nobody else would: they would look as if they ran for ever.
     """
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-        WorkPoolFilter,
-        WorkPoolFilterName,
-    )
-    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
     from prefect.settings import PREFECT_API_URL, temporary_settings
     from prefect.states import Crashed
 
-    going = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+    going = {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}
     with (
         temporary_settings({PREFECT_API_URL: outputs.prefect_api_url}),
         get_client(sync_client=True) as client,
     ):
         for run in client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=going))
-            ),
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
+            flow_run_filter=FlowRunFilter.model_validate({"state": going}),
+            work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [POOL]}}),
         ):
             client.set_flow_run_state(
                 run.id, Crashed(message="the stack was stopped under this run"), force=True

@@ -218,11 +218,7 @@ class Stack:
             raise StackError(str(error)) from error
 
     def check_alive(self) -> None:
-        """See that all that was started still runs.
-
-        Raises:
-            StackError: something has died.
-        """
+        """Raise StackError where a service that was started has died."""
         state = self._read()
         for name in state.services:
             if not self._alive(name, state):
@@ -232,20 +228,17 @@ class Stack:
         return f"{LABELS[name]} has died; {tail(self.log(name))}"
 
     def where_to_look(self) -> None:
-        """Print the places that a user opens next."""
         outputs = self.outputs()
         say(f"  Prefect    {outputs.prefect_api_url.removesuffix('/api')}")
         say(f"  MLflow     {outputs.tracking_uri}")
         self.show_folders()
 
     def show_folders(self) -> None:
-        """Print where the stack keeps what a user may want to see."""
         say(f"  artifacts  {self.artifacts}")
         say(f"  logs       {self.logs}")
         say(f"  a shell    . {shlex.quote(str(self.env_file))}   (then: prefect deploy --all)")
 
     # --- one service -------------------------------------------------------------
-
     def _start(self, name: str, state: State, start: "_Start") -> None:
         before = state.services.get(name)
         port = None
@@ -334,7 +327,6 @@ class Stack:
         return bool(worker or others)
 
     # --- files -------------------------------------------------------------------
-
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Two commands at once would start everything twice."""
@@ -368,13 +360,7 @@ class Stack:
 
     def _write_for_others(self, outputs: StackOutputs) -> None:
         self._write(self._outputs_file, outputs.model_dump_json(indent=2))
-        kept = (
-            "DO_NOT_TRACK",
-            "MLFLOW_DISABLE_TELEMETRY",
-            "NO_PROXY",
-            "PREFECT_HOME",
-            "PYTHONPATH",
-        )
+        kept = ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "PREFECT_HOME", "PYTHONPATH")
         exports = {key: self.environment()[key] for key in (*kept, "NO_PROXY", "no_proxy")} | {
             "PREFECT_API_URL": outputs.prefect_api_url,
             "MLFLOW_TRACKING_URI": outputs.tracking_uri,

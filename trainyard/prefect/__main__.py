@@ -47,10 +47,7 @@ def wait_for_prefect(api_url: str) -> None:
 
 def deploy(outputs: StackOutputs, image: str) -> int:
     """Make every deployment of prefect.yaml as it stands there; gives the exit code."""
-    environment = {
-        **deploy_environment(outputs, image),
-        "PREFECT_API_URL": outputs.prefect_api_url,
-    }
+    environment = {**deploy_environment(outputs, image), "PREFECT_API_URL": outputs.prefect_api_url}
     command = [sys.executable, "-m", "trainyard.prefect.deploy"]
     return subprocess.run(command, env={**os.environ, **environment}).returncode  # noqa: S603
 

@@ -56,16 +56,9 @@ def automations(
     def add(name: str, description: str, *actions: dict[str, Any], **trigger: Any) -> None:
         """An automation of a run's events: once for each run, where its trigger says no other."""
         event = {"type": "event", "match": ANY_RUN, "match_related": in_pool, **trigger}
-        wanted.append(
-            AutomationCore.model_validate(
-                {
-                    "name": f"{work_pool}: {name}",
-                    "description": description,
-                    "trigger": event,
-                    "actions": actions,
-                }
-            )
-        )
+        named = {"name": f"{work_pool}: {name}", "description": description}
+        given = {**named, "trigger": event, "actions": actions}
+        wanted.append(AutomationCore.model_validate(given))
 
     def missing(after: list[str], within: float, **more: Any) -> dict[str, Any]:
         """A trigger: nothing has come of a run for some seconds."""

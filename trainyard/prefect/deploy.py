@@ -20,7 +20,6 @@ PROBLEMS = 3
 
 
 def main() -> None:
-    """Look at prefect.yaml, be `prefect --no-prompt deploy --all`, then prune."""
     # Only now: it imports Prefect, which whoever starts this needn't wait for.
     from trainyard.prefect.lint import problems
 

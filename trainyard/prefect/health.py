@@ -1,6 +1,4 @@
-"""What `make doctor` asks of a stack's services, from where they are reached: here, or in the
-Deployer task.
-"""
+"""What `make doctor` asks of a stack's services, from here or from inside the VPC (Deployer)."""
 
 import importlib.metadata
 import os
@@ -74,16 +72,14 @@ def _ask(outputs: StackOutputs, method: str, path: str, **body: object) -> httpx
     elif open_by := os.environ.get("PREFECT_API_AUTH_STRING"):
         name, _, password = open_by.partition(":")
         auth = httpx.BasicAuth(name, password)
-    answer = httpx.request(
+    return httpx.request(
         method,
         f"{outputs.prefect_api_url}{path}",
         headers=headers,
         auth=auth,
         json=body if method == "POST" else None,
         timeout=20,
-    )
-    answer.raise_for_status()
-    return answer
+    ).raise_for_status()
 
 
 def _prefect(outputs: StackOutputs) -> Check:
@@ -92,12 +88,9 @@ def _prefect(outputs: StackOutputs) -> Check:
         _ask(outputs, "POST", "/work_pools/filter", limit=1)
         return Check("Prefect", f"Cloud answers, client {ours}")
     theirs = str(_ask(outputs, "GET", "/admin/version").json())
-    found = f"server {theirs}, client {ours}"
-    if theirs.split(".")[:2] != ours.split(".")[:2]:
-        return Check(
-            "Prefect", found, "they should be of one minor version: release again from this commit"
-        )
-    return Check("Prefect", found)
+    fits = theirs.split(".")[:2] == ours.split(".")[:2]
+    todo = "" if fits else "they should be of one minor version: release again from this commit"
+    return Check("Prefect", f"server {theirs}, client {ours}", todo)
 
 
 def _pool(outputs: StackOutputs) -> Check:
@@ -141,10 +134,9 @@ def _mlflow(outputs: StackOutputs) -> Check:
     # It may keep its version to those who have its password.
     told = version.text if version.is_success else "it answers"
     ours = importlib.metadata.version("mlflow-skinny")
-    found = f"server {told}, client {ours}"
-    if version.is_success and told.split(".")[0] != ours.split(".")[0]:
-        return Check("MLflow", found, "they should be of one major version: update requirements/")
-    return Check("MLflow", found)
+    fits = not version.is_success or told.split(".")[0] == ours.split(".")[0]
+    todo = "" if fits else "they should be of one major version: update requirements/"
+    return Check("MLflow", f"server {told}, client {ours}", todo)
 
 
 def _private(url: str) -> bool:

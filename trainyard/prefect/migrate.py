@@ -12,14 +12,10 @@ import sys
 
 DATABASES = {"mlflow": ("mlflow", "mlflow_auth"), "prefect": ("prefect",)}
 AUTH_URL = "postgresql+psycopg:///mlflow_auth"
-# Each server's own commands.
 UPGRADES = {
     "mlflow": (
         ("mlflow", "db", "upgrade", "postgresql+psycopg:///mlflow"),
-        (
-            *("mlflow.server.auth", "db", "upgrade"),
-            *("--url", AUTH_URL),
-        ),
+        ("mlflow.server.auth", "db", "upgrade", "--url", AUTH_URL),
     ),
     "prefect": (("prefect", "server", "database", "upgrade", "--yes"),),
 }
@@ -39,12 +35,6 @@ async def create_databases(names: tuple[str, ...]) -> None:
                 sys.stdout.write(f"made the database {name}\n")
     finally:
         await connection.close()
-
-
-def migrate(server: str) -> None:
-    """Bring a server's databases to the schema of the version that runs this, from nothing too."""
-    for command in UPGRADES[server]:
-        subprocess.run([sys.executable, "-m", *command], check=True)  # noqa: S603
 
 
 def keep_admin_password() -> None:
@@ -67,7 +57,8 @@ def main() -> None:
     parser.add_argument("server", choices=sorted(DATABASES))
     server = parser.parse_args().server
     asyncio.run(create_databases(DATABASES[server]))
-    migrate(server)
+    for command in UPGRADES[server]:
+        subprocess.run([sys.executable, "-m", *command], check=True)  # noqa: S603
     if server == "mlflow":
         keep_admin_password()
 

@@ -4,6 +4,7 @@ A second run changes nothing and says so.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,10 +32,7 @@ from trainyard.prefect.work_pool import base_job_template, result_block
 NOTIFICATIONS = "custom-webhook/trainyard-notifications"
 
 # How many runs may use something at once, over all deployments.
-CONCURRENCY_LIMITS = {
-    # months that are fetched from TLC's public site: a guest doesn't hammer it
-    "tlc-downloads": 2,
-}
+CONCURRENCY_LIMITS = {"tlc-downloads": 2}  # TLC's site is public: a guest doesn't hammer it
 
 
 class RegisterError(Exception):
@@ -76,12 +74,9 @@ def register(outputs: StackOutputs) -> list[Change]:
 
 
 def summary(changes: list[Change]) -> str:
-    """Say in a few words what changed."""
-    counts = {
-        result: sum(change.result == result for change in changes)
-        for result in ("created", "updated", "removed")
-    }
-    return ", ".join(f"{n} {result}" for result, n in counts.items() if n) or "nothing to change"
+    counts = Counter(change.result for change in changes)
+    told = (f"{counts[each]} {each}" for each in ("created", "updated", "removed") if counts[each])
+    return ", ".join(told) or "nothing to change"
 
 
 def _changes(client: SyncPrefectClient, outputs: StackOutputs) -> Iterator[Change]:

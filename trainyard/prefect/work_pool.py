@@ -24,7 +24,6 @@ def result_block(outputs: StackOutputs) -> str:
 
 
 def base_job_template(outputs: StackOutputs) -> dict[str, Any]:
-    """What the stack's work pool starts a run with."""
     environment = {
         # The automations count on it. It costs no more than Prefect's own 180 s.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",

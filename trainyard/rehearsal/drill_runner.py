@@ -43,7 +43,6 @@ class Result:
 
 
 def run_drill(rehearsal: Rehearsal, drill: Drill, harm_done: Event, console: Console) -> Result:
-    """Run one drill on a stack that is up; tell how it went."""
     started, failed = time.monotonic(), False
     try:
         with rehearsal.prefect() as client, deployed(rehearsal) as deployment:
@@ -118,7 +117,6 @@ def chosen(only: str) -> Sequence[Wave]:
 
 
 def drills_command(only: str, *, keep: bool) -> int:
-    """Run the drills of a choice, say how they went, and give the exit code."""
     waves = chosen(only)
     say(f"drills: {', '.join(drill.name for wave in waves for drill in wave)}")
     # Prefect Cloud's side isn't ours to break: the drills run with a server of the stack's own.

@@ -288,9 +288,5 @@ WAVES: tuple[tuple[Drill, ...], ...] = (
     (prefect_replaced,),
 )
 # CI takes one of these a day, so that each drill runs every three days: about five minutes each.
-THIRDS = (
-    (WAVES[0], WAVES[3], WAVES[4]),
-    (WAVES[1], WAVES[6]),
-    (WAVES[2], WAVES[5]),
-)
+THIRDS = ((WAVES[0], WAVES[3], WAVES[4]), (WAVES[1], WAVES[6]), (WAVES[2], WAVES[5]))
 DRILLS = {each.name: each for wave in WAVES for each in wave}

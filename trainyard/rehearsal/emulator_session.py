@@ -308,12 +308,7 @@ class Session:
     def begin(self, log: IO[str] | None = None, /, **settings: Any) -> None:
         """Start the emulator, make the account's stack in it, and prepare the stack `rehearsal`."""
         self.start()
-        self.prepare(
-            "account",
-            kind="account",
-            stateBucket="acme-state",
-            **REPOSITORY,
-        )
+        self.prepare("account", kind="account", stateBucket="acme-state", **REPOSITORY)
         account = self.pulumi("account", log=log, advise=False)
         account.make()
         account.api.up()

@@ -197,8 +197,6 @@ def reported(console: Console, log: Path | None = None) -> Iterator[None]:
 
 
 def rehearse_command(prefect: Mode, *, keep: bool) -> int:
-    """Rehearse, say how it went, and give the exit code."""
     if keep and prefect == "cloud":
         raise StackError("KEEP=1: what stands in for Prefect Cloud ends with this command")
-    act = partial(rehearse, keep=keep)
-    return perform("rehearse", prefect, act, keep=keep)
+    return perform("rehearse", prefect, partial(rehearse, keep=keep), keep=keep)

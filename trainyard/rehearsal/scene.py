@@ -29,9 +29,7 @@ REPORTS = {"report-quarantine", "write-report"}
 
 @dataclass(frozen=True)
 class Scene:
-    """The stack, a client of its Prefect that was opened while all was well, and a deployment of
-    the drill's own.
-    """
+    """The stack, a client of its Prefect from before the fault, and the drill's own deployment."""
 
     rehearsal: Rehearsal
     client: SyncPrefectClient
@@ -228,9 +226,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Drill:
-    """One fault: its name, what is broken, and what breaks it, checks what must hold after, and
-    gives what was observed.
-    """
+    """One fault: `act` causes it, checks what must hold after, and gives what was observed."""
 
     name: str
     title: str

@@ -86,12 +86,10 @@ class Rehearsal:
         return EcsTasks(self.as_deploy_role, outputs["tasks"], clock=lambda _: time.sleep(0.3))
 
     def up(self) -> None:
-        """`make up STACK=rehearsal`."""
         self._made = {}
         operations.up(self.pulumi, self.connect)
 
     def deploy(self) -> None:
-        """`make deploy STACK=rehearsal`."""
         operations.deploy(self.pulumi, self.connect)
 
     def destroy(self) -> None:
@@ -156,7 +154,6 @@ class Rehearsal:
 
     @contextmanager
     def prefect(self) -> Iterator[SyncPrefectClient]:
-        """A client of the stack's Prefect."""
         outputs = self.outputs
         url, key, login = outputs.prefect_api_url, None, None
         if self.mode == "cloud":
@@ -195,8 +192,7 @@ class Rehearsal:
         answer = self.mlflow(route, name=MODEL, alias="champion")
         if answer.is_error:
             raise RehearsalError(f"{MODEL} has no champion: {answer.text}")
-        found: dict[str, Any] = answer.json()["model_version"]
-        return found
+        return dict(answer.json()["model_version"])
 
     def keys(self, prefix: str) -> list[str]:
         """Objects of the artifact bucket."""

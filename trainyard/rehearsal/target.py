@@ -20,9 +20,7 @@ def rehearsal() -> Session:
 
 
 def opened(*, released: bool = False) -> Pulumi:
-    """The rehearsal's `pulumi`: its emulator is started, and the images of this clone are built,
-    unless it shall run those of a release.
-    """
+    """The rehearsal's `pulumi`: starts its emulator and, unless `released`, builds the images."""
     if lacking := missing():
         raise StackError(f"a rehearsal needs more: {lacking}")
     session = rehearsal()

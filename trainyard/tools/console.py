@@ -23,11 +23,11 @@ def fail(text: str) -> None:
     errors.print(f"[bold red]✗[/] {escape(text)}", soft_wrap=True)
 
 
-def tail(log: Path, lines: int = 15) -> str:
+def tail(log: Path) -> str:
     """Return the end of a log with its place above it, or say that it is empty."""
     try:
         with log.open(errors="replace") as file:
-            end = [line.rstrip() for line in deque(file, maxlen=lines)]
+            end = [line.rstrip() for line in deque(file, maxlen=15)]
     except OSError:
         end = []
     if not any(end):

@@ -15,11 +15,7 @@ class DockerError(StackError):
 
 @cache  # but for a failure: the engine may be started meanwhile
 def client() -> str:
-    """A Docker client whose engine answers.
-
-    Raises:
-        DockerError: there is none.
-    """
+    """The path of a Docker client whose engine answers; DockerError where there is none."""
     why = "there is no `docker` on PATH: https://docs.docker.com/engine/install/"
     for found in filter(None, map(shutil.which, ("/usr/bin/docker", "docker"))):
         asked = subprocess.run([found, "info"], capture_output=True, text=True)  # noqa: S603

@@ -11,7 +11,6 @@ class GhError(StackError):
 
 
 def gh(*arguments: str) -> str:
-    """Run `gh ARGUMENTS`; gives what it says."""
     command = shutil.which("gh")
     if not command:
         raise GhError("there is no `gh` on PATH: https://cli.github.com")
@@ -23,7 +22,6 @@ def gh(*arguments: str) -> str:
 
 
 def logged_in() -> bool:
-    """Whether there is a `gh`, and GitHub knows who uses it."""
     try:
         gh("auth", "status")
     except GhError:
