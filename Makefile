@@ -51,7 +51,7 @@ rollback: .venv/.laptop .venv-infra/.infra ## bring the release to a stack that 
 smoke: .venv/.laptop .venv-infra/.infra ## run the smoke deployment of a stack, and wait for its end (STACK=)
 bootstrap: .venv/.laptop .venv-infra/.infra ## make what an AWS account has once: Pulumi's state, the stack `account` (STACK=)
 preview: .venv/.laptop .venv-infra/.infra .venv-policy/.policy ## show what an `up` would change, and which rules of infra/policy it breaks (STACK=)
-drift: .venv/.laptop .venv-infra/.infra ## show what was changed in AWS by hand; exit status 2 where something was (STACK=)
+drift: .venv/.laptop .venv-infra/.infra ## show what was changed in AWS by hand (STACK=)
 doctor: .venv/.laptop ## say what is wrong here, and what to do (STACK=)
 cost: .venv/.laptop .venv-infra/.infra ## say what a stack costs a month while nothing trains, by component (STACK=)
 ui: .venv/.laptop .venv-infra/.infra ## open a stack's private pages, MLflow and Prefect, through a tunnel (STACK=)
@@ -118,7 +118,7 @@ pictures: .venv-pictures/.pictures ## take the README's pictures anew from the r
 
 clean: ## stop the stack and remove what make built and the stack wrote
 	@$(call takes,)
-	@if [ -x $(PY) ]; then $(TRAINYARD) down --quiet; fi
+	@if [ -x $(PY) ]; then $(PY) -m trainyard down --quiet; fi # the laptop's, whatever STACK is
 	rm -rf .go .uv .venv .venv-checkov .venv-emulator .venv-infra .venv-policy .venv-pictures .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help: ## this list; `.venv/bin/trainyard COMMAND --help` says more of those that operate a stack
@@ -170,6 +170,7 @@ define environment
 endef
 
 define front_door
-@printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/.venv/bin/python" -P -m trainyard "$$@"\n' "$(CURDIR)" "$(CURDIR)" > .venv/bin/trainyard
+@printf '%s\n' '#!/bin/sh' 'here=$$(dirname "$$(readlink -f "$$0")")' \
+  'PYTHONPATH="$$here/../.." exec "$$here/python" -P -m trainyard "$$@"' > .venv/bin/trainyard
 @chmod +x .venv/bin/trainyard
 endef

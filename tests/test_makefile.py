@@ -140,6 +140,25 @@ def test_of_several_words_each_takes_what_is_its_own(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(GOALS, "lint status")
     assert main(["lint"]) == 0
     assert main(["status"]) == 1  # there is no stack dve
+    monkeypatch.setenv(GIVEN_TO_MAKE, "stack")
+    with pytest.raises(SystemExit):  # none of them
+        main(["status"])
+
+
+def test_an_empty_stack_isnt_the_laptop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("trainyard.laptop.commands.run", lambda *_: pytest.fail("the laptop's"))
+    assert main(["down", ""]) == 1
+    monkeypatch.setenv(GIVEN_TO_MAKE, "STACK")
+    monkeypatch.setenv("STACK", "")
+    with pytest.raises(SystemExit):
+        main(["down"])
+    assert "STACK= is empty" in capsys.readouterr().err
+
+
+def test_make_clean_is_about_this_folder_whatever_the_shell_says() -> None:
+    assert "TRAINYARD_GIVEN_TO_MAKE" not in make("-n", "clean", STACK="dev").stdout
 
 
 def test_a_stack_may_come_from_the_shell() -> None:
@@ -166,6 +185,8 @@ def test_it_runs_from_any_folder(tmp_path: Path) -> None:
     )
     for part in ("Changes", "Costs", "Undo"):
         assert part in done.stdout
+    (tmp_path / "link").symlink_to(ROOT / ".venv/bin/trainyard")
+    subprocess.run([tmp_path / "link", "up", "--help"], capture_output=True, check=True)
 
 
 def test_bash_completes_commands_and_their_options(tmp_path: Path) -> None:

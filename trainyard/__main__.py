@@ -6,6 +6,7 @@ Its first sentence is the one of `make help`.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -32,12 +33,13 @@ app = App(
     help_epilogue="`trainyard COMMAND --help` says what a command changes and costs, and how to "
     "undo it. `make` knows the same words, and options as variables: `make demo KEEP=1 DATA=tlc` "
     "is `trainyard demo --keep --data tlc`, `make up STACK=dev` is `trainyard up dev`.",
+    help_formatter="default" if sys.stdout.isatty() else "plain",
     default_parameter=Parameter(negative=""),
     usage="Usage: trainyard COMMAND [STACK] [OPTIONS]",
     version_flags=[],
-    config=command_line.options_given_to_make,
     error_formatter=command_line.usage_error,
 )
+app.config = (partial(command_line.options_given_to_make, others=app),)
 app.register_install_completion_command()
 RUN = Group("Run it", sort_key=1)
 AWS = Group("Run it on AWS", sort_key=2)
@@ -45,16 +47,14 @@ CHECK = Group("Check it", sort_key=3)
 _order = count()
 
 Cpu = Literal["x86_64", "arm64"]
-Text = Annotated[str, Parameter(show_default=False)]
 StackName = Annotated[
     str, Parameter(help="Of infra/Pulumi.STACK.yaml, or `rehearsal`: the one on the emulator.")
 ]
 LaptopOrStack = Annotated[
-    str,
+    str | None,
     Parameter(
         help="Of infra/Pulumi.STACK.yaml, or `rehearsal`: the one on the emulator. Without it, "
         "this laptop's.",
-        show_default=False,
     ),
 ]
 Database = Annotated[
@@ -62,7 +62,6 @@ Database = Annotated[
     Parameter(
         help="The revision that Prefect's database goes back to first, where the release has an "
         "older Prefect: see docs/operations.md.",
-        show_default=False,
     ),
 ]
 
@@ -142,7 +141,7 @@ def demo(
     Parameters
     ----------
     data
-        synthetic, tlc (New York's public files), a folder, s3:// or https://
+        synthetic (as without it), tlc (New York's public files), a folder, s3:// or https://
     train
         The month to train on, as YYYY-MM.
     valid
@@ -162,7 +161,7 @@ def demo(
 
 
 @command(RUN)
-def up(stack: LaptopOrStack = "", /) -> int | None:
+def up(stack: LaptopOrStack = None, /) -> int | None:
     """Start the laptop stack, or bring a stack on AWS to what its settings say.
 
     - **Changes**: on a laptop, processes on loopback ports, in .trainyard. On AWS, what `trainyard
@@ -170,7 +169,7 @@ def up(stack: LaptopOrStack = "", /) -> int | None:
     - **Costs**: on AWS, what `trainyard cost STACK` says.
     - **Undo**: `trainyard down`; on AWS, the earlier settings and `up` again.
     """
-    if not stack:
+    if stack is None:
         from trainyard.laptop import commands
 
         return commands.run(commands.up)
@@ -183,7 +182,7 @@ def up(stack: LaptopOrStack = "", /) -> int | None:
 
 @command(RUN)
 def down(
-    stack: LaptopOrStack = "",
+    stack: LaptopOrStack = None,
     /,
     *,
     quiet: Annotated[bool, Parameter(help="Print nothing.")] = False,
@@ -195,7 +194,7 @@ def down(
     - **Costs**: nothing; on AWS, what is gone costs nothing more.
     - **Undo**: `trainyard up`. On AWS destroyed data is gone, but for the database's last snapshot.
     """
-    if not stack:
+    if stack is None:
         from trainyard.laptop import commands
 
         return commands.run(partial(commands.down, quiet=quiet))
@@ -211,12 +210,12 @@ def down(
 
 
 @command(RUN)
-def status(stack: LaptopOrStack = "", /) -> int | None:
+def status(stack: LaptopOrStack = None, /) -> int | None:
     """Show what runs, and where to look.
 
-    - **Changes**: nothing.
+    - **Changes**: nothing, and it costs nothing.
     """
-    if not stack:
+    if stack is None:
         from trainyard.laptop import commands
 
         return commands.run(commands.status)
@@ -227,7 +226,7 @@ def status(stack: LaptopOrStack = "", /) -> int | None:
 
 
 @command(RUN)
-def deploy(stack: LaptopOrStack = "", /) -> int | None:
+def deploy(stack: LaptopOrStack = None, /) -> int | None:
     """Register the stack with Prefect, then `prefect deploy --all`.
 
     - **Changes**: the stack's work pool, automations and deployments in Prefect become what the
@@ -235,7 +234,7 @@ def deploy(stack: LaptopOrStack = "", /) -> int | None:
     - **Costs**: nothing but the runs that schedules start.
     - **Undo**: the earlier prefect.yaml, and `deploy` again.
     """
-    if not stack:
+    if stack is None:
         from trainyard.laptop import commands
 
         return commands.run(commands.register_and_deploy)
@@ -257,7 +256,7 @@ def image(*, cpu: Cpu = "x86_64", tags: bool = False) -> int | None:
     Parameters
     ----------
     cpu
-        What they run on.
+        What they run on; x86_64 without it.
     tags
         Print the content tag of each instead, and build nothing.
     """
@@ -281,7 +280,7 @@ def publish(*, cpu: Cpu = "x86_64") -> None:
     Parameters
     ----------
     cpu
-        What they run on.
+        What they run on; x86_64 without it.
     """
     from trainyard.delivery.publish import publish_release
 
@@ -321,6 +320,7 @@ def smoke(stack: StackName, /) -> int:
 
     - **Changes**: one run in Prefect and MLflow.
     - **Costs**: a minute of the smallest task.
+    - **Undo**: delete the run on Prefect's page.
     """
     from trainyard.delivery.release import deliver
 
@@ -329,14 +329,12 @@ def smoke(stack: StackName, /) -> int:
 
 @command(AWS)
 def bootstrap(
-    stack: Annotated[
-        str, Parameter(help="An environment to prepare too, such as dev.", show_default=False)
-    ] = "",
+    stack: Annotated[str, Parameter(help="An environment to prepare too, such as dev.")] = "",
     /,
     *,
-    repo: Text = "",
-    owner_id: Text = "",
-    repository_id: Text = "",
+    repo: str = "",
+    owner_id: str = "",
+    repository_id: str = "",
 ) -> None:
     """Make what an AWS account has once: Pulumi's state, the stack `account`.
 
@@ -361,10 +359,10 @@ def bootstrap(
 
 
 @command(AWS)
-def preview(stack: StackName, /, *, base: Text = "") -> int | None:
+def preview(stack: StackName, /, *, base: str = "") -> int | None:
     """Show what an `up` would change, and which rules of infra/policy it breaks.
 
-    - **Changes**: nothing.
+    - **Changes**: nothing, and it costs nothing. (`rehearsal` starts its emulator.)
 
     Parameters
     ----------
@@ -381,10 +379,13 @@ def preview(stack: StackName, /, *, base: Text = "") -> int | None:
 
 @command(AWS)
 def drift(stack: StackName, /, *, issue: bool = False) -> int:
-    """Show what was changed in AWS by hand; exit status 2 where something was.
+    """Show what was changed in AWS by hand.
 
-    - **Changes**: nothing in AWS; the report is .trainyard/drift.md.
-    - **Undo what it finds**: the report says how.
+    The exit status is 2 where something was, and 1 where it couldn't be found out. (make has 2 for
+    any failure.)
+
+    - **Changes**: nothing in AWS, and it costs nothing; the report is .trainyard/drift.md.
+    - **Undo**: the report says how what it finds is undone, or kept.
 
     Parameters
     ----------
@@ -408,7 +409,7 @@ def doctor(
 ) -> int:
     """Say what is wrong here, and what to do.
 
-    - **Changes**: nothing.
+    - **Changes**: nothing, and it costs nothing.
     """
     if stack == REHEARSAL:
         raise StackError("a rehearsal is in no AWS account: `make rehearse` looks at it")
@@ -426,7 +427,8 @@ def cost(
 ) -> int:
     """Say what a stack costs a month while nothing trains, by component.
 
-    - **Changes**: nothing. Prices are those of infra/estimate/prices.json, in US dollars.
+    - **Changes**: nothing, and it costs nothing. Prices are those of infra/estimate/prices.json,
+      in US dollars.
     """
     # The program's environment: it runs the program to see what it asks for.
     python = REPO / ".venv-infra/bin/python"
@@ -462,7 +464,7 @@ def rehearse(
     Parameters
     ----------
     prefect
-        Who runs Prefect's API.
+        Who runs Prefect's API: a server in the stack (as without it), or a stand-in for the cloud.
     keep
         Leave the stack up: without its last step, or after a failure.
     """
@@ -472,7 +474,7 @@ def rehearse(
 
 
 @command(AWS)
-def drills(*, only: Text = "", keep: bool = False) -> int:
+def drills(*, only: str = "", keep: bool = False) -> int:
     """Break the rehearsal's stack on purpose, one fault at a time; writes docs/reliability.md.
 
     - **Changes**: docs/reliability.md, and containers on this machine (Linux, Docker).
@@ -493,7 +495,7 @@ def drills(*, only: Text = "", keep: bool = False) -> int:
 
 # --- check it -------------------------------------------------------------------------------------
 @command(CHECK)
-def lint(file: Path = Path("prefect.yaml"), /) -> int:
+def lint(file: Path | None = None, /) -> int:
     """Check prefect.yaml as far as it goes without a stack.
 
     - **Changes**: nothing. It imports the flows that the file names.
@@ -501,15 +503,17 @@ def lint(file: Path = Path("prefect.yaml"), /) -> int:
     Parameters
     ----------
     file
-        Another such file.
+        Another file than this repository's.
     """
     from trainyard.prefect.lint import lint as look
 
-    return look(file)
+    return look(file or REPO / "prefect.yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")
+    if arguments is None:  # what ends a job of CI ends pulumi as Ctrl-C does: no lock is left
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     return command_line.run(app, arguments)
 
 

@@ -55,7 +55,7 @@ def test_what_is_typed_wrongly_is_named_and_nothing_is_done(
 def test_an_error_of_ours_is_one_message_and_its_traceback_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command_line, "REPO", tmp_path)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command_line, "ERROR_LOG", tmp_path / ".trainyard/error.log")
 
     def fail(*_: Any, **__: Any) -> int:
