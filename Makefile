@@ -23,15 +23,23 @@ GO_TOOLS := $(if $(shell command -v go),.go/.built)
 # Variables that were given to make: the command that they are for reads them, and knows which it takes.
 GIVEN := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
 TRAINYARD = TRAINYARD_GOALS="$(MAKECMDGOALS)" TRAINYARD_GIVEN_TO_MAKE="$(filter-out PYTHON,$(GIVEN))" $(PY) -m trainyard
-# What make reads itself: `$(call takes,JOBS)` refuses the others, as the command of another word may read them.
-refused = $(if $(filter $@,$(MAKECMDGOALS)),$(if $(filter 1,$(words $(MAKECMDGOALS))),$(filter-out PYTHON $(1),$(GIVEN))))
-takes = $(if $(refused),$(error `make $@` takes $(or $(1:%=%=),no variable), not $(refused:%=%=)))
 # What a command starts, such as a test that types `make`, isn't given them.
 unexport MAKEFLAGS MAKEOVERRIDES
 # A stack on AWS takes the Pulumi program's environment too.
 ON_AWS := $(if $(STACK),.venv-infra/.infra)
 
 FORWARDED := demo up down status deploy image publish bootstrap preview release rollback smoke drift doctor cost ui rehearse drills
+OWN := bench check test lint types format generate lock pictures clean help
+# What make reads of them itself.
+check_takes := JOBS
+test_takes := ALL TIERS TESTS JOBS
+lock_takes := UPGRADE
+ASKED := $(or $(MAKECMDGOALS),help)
+UNKNOWN := $(strip $(foreach word,$(ASKED),$(if $(or $(findstring /,$(word)),$(filter $(word),$(FORWARDED) $(OWN) $(MORE))),,$(word))))
+$(if $(UNKNOWN),$(error make has no word `$(UNKNOWN)`: `make help` lists them (a stack is given as STACK=$(firstword $(UNKNOWN)))))
+# Of several words another one may take it.
+REFUSED := $(if $(filter 1,$(words $(ASKED))),$(if $(filter $(ASKED),$(filter-out bench,$(OWN))),$(filter-out PYTHON $($(ASKED)_takes),$(GIVEN))))
+$(if $(REFUSED),$(error `make $(ASKED)` takes $(or $($(ASKED)_takes:%=%=),no variable), not $(REFUSED:%=%=)))
 .PHONY: $(FORWARDED)
 $(FORWARDED):
 	@$(TRAINYARD) $@
@@ -47,7 +55,7 @@ deploy: .venv/.laptop $(ON_AWS) ## register the stack with Prefect, then `prefec
 image: .venv/.laptop ## build, measure and smoke-test the images of flows, worker and MLflow
 publish: .venv/.laptop ## push the commit's images to the account's registry, each built once
 release: .venv/.laptop .venv-infra/.infra ## bring what `publish` pushed to a stack: up, deployments, a smoke run (STACK=)
-rollback: .venv/.laptop .venv-infra/.infra ## bring the release to a stack that completed there before (STACK=)
+rollback: .venv/.laptop .venv-infra/.infra ## take a stack back to the release that completed there before (STACK=)
 smoke: .venv/.laptop .venv-infra/.infra ## run the smoke deployment of a stack, and wait for its end (STACK=)
 bootstrap: .venv/.laptop .venv-infra/.infra ## make what an AWS account has once: Pulumi's state, the stack `account` (STACK=)
 preview: .venv/.laptop .venv-infra/.infra .venv-policy/.policy ## show what an `up` would change, and which rules of infra/policy it breaks (STACK=)
@@ -61,7 +69,6 @@ drills: .venv/.laptop .venv-infra/.infra ## break the rehearsal's stack on purpo
 ## Check it
 .PHONY: check test lint types bench
 check: lint types .venv/.dev ## lint, types and the unit tests: before each commit, under 90 s
-	@$(call takes,JOBS)
 	@$(PY) -m pytest -q -m unit $(BESIDE)
 
 # Tests by what they need (pyproject.toml). Those of the emulator take turns on the one that a
@@ -72,19 +79,16 @@ JOBS ?= 3
 BESIDE := -n $(JOBS) --dist loadfile
 beside = $(subst $() , or ,$(strip $(filter-out emulator,$(TIERS))))
 test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra $(if $(filter emulator,$(TIERS)),.venv-policy/.policy) $(if $(filter audit,$(TIERS)),.venv-checkov/.checkov) $(GO_TOOLS) ## what needs no Docker and no pulumi, in about 8 minutes (ALL=1 every tier that this machine can run, TIERS="docker audit" some, TESTS=tests/infra a folder)
-	@$(call takes,ALL TIERS TESTS JOBS)
 	@beside=5 emulated=5; \
 	  $(if $(beside),TIERS="$(TIERS)" $(PY) -m pytest $(BESIDE) -m "$(beside)" $(TESTS); beside=$$?;) \
 	  $(if $(filter emulator,$(TIERS)),TIERS="$(TIERS)" $(PY) -m pytest -m emulator $(TESTS); emulated=$$?;) \
 	  case $$beside$$emulated in 00|05|50) ;; *) exit 1;; esac # 5: there were none
 
 lint: .venv/.dev ## style, import directions, prefect.yaml, workflows
-	@$(call takes,)
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache && $(PY) -m trainyard lint \
 	  && .venv/bin/zizmor --quiet --offline --persona auditor --strict-collection .github
 
 types: .venv/.dev ## mypy, strict
-	@$(call takes,)
 	@.venv/bin/mypy
 
 bench: .venv/.laptop ## the taxi pipeline against the tutorial's own method, as ratios
@@ -93,18 +97,15 @@ bench: .venv/.laptop ## the taxi pipeline against the tutorial's own method, as 
 ## Look after it
 .PHONY: format generate lock pictures clean help
 format: .venv/.dev ## let ruff put the code in shape
-	@$(call takes,)
 	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format .
 
 SNAPSHOTS := tests/infra/test_golden.py tests/trainyard/prefect/test_work_pool.py
 generate: .venv/.dev .venv-emulator/.emulator ## write anew what is generated: Pulumi.yaml's settings, infra/README.md's tables, the tests' snapshots
-	@$(call takes,)
 	@$(PY) -W ignore -m infra.estimate.generate
 	@$(PY) -m pytest -q --snapshot-update $(SNAPSHOTS)
 
 # dev holds nearly all that these smaller groups hold, so they follow its versions
 lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions)
-	@$(call takes,UPGRADE)
 	@for group in dev laptop flow mlflow infra policy emulator checkov pictures; do \
 	  case $$group in laptop|flow|mlflow|infra) pins="-c requirements/dev.txt";; *) pins="";; esac; \
 	  $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
@@ -113,16 +114,13 @@ lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 take
 	    $(if $(UPGRADE),--upgrade) - -o requirements/uv.txt
 
 pictures: .venv-pictures/.pictures ## take the README's pictures anew from the running stack (needs Chromium)
-	@$(call takes,)
 	@.venv-pictures/bin/python docs/pictures.py
 
 clean: ## stop the stack and remove what make built and the stack wrote
-	@$(call takes,)
 	@if [ -x $(PY) ]; then $(PY) -m trainyard down --quiet; fi # the laptop's, whatever STACK is
 	rm -rf .go .uv .venv .venv-checkov .venv-emulator .venv-infra .venv-policy .venv-pictures .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help: ## this list; `.venv/bin/trainyard COMMAND --help` says more of those that operate a stack
-	@$(call takes,)
 	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- environments -----------------------------------------------------------

@@ -45,9 +45,9 @@ def variables(command: str) -> set[str]:
     elif command in FORWARDED:
         arguments = app[command].assemble_argument_collection()
     else:
-        own = re.search(rf"^{command}:.*\n\t@\$\(call takes,(.*)\)", MAKEFILE, re.MULTILINE)
-        assert own, f"`make {command}` is no word of the Makefile, or takes any variable"
-        return set(own[1].split())
+        assert re.search(rf"^OWN :=.* {command}\b", MAKEFILE, re.MULTILINE), command
+        own = re.search(rf"^{command}_takes := (.*)", MAKEFILE, re.MULTILINE)
+        return set(own[1].split()) if own else set()
     return {argument.field_info.name.upper() for argument in arguments}
 
 
@@ -122,6 +122,11 @@ def test_a_variable_that_nobody_reads_is_refused_before_anything(
         (["demo", "TRAILS=a b&c"], "did you mean TRIALS=?"),
         (["test", "TIER=docker"], "takes ALL= TIERS= TESTS= JOBS=, not TIER="),
         (["lint", "FILE=x"], "takes no variable, not FILE="),
+        (["check", "TIERS=unit"], "takes JOBS=, not TIERS="),
+        (
+            ["status", "dev"],
+            "no word `dev`: `make help` lists them (a stack is given as STACK=dev)",
+        ),
     ],
 )
 def test_make_refuses_it_too(typed: list[str], told: str) -> None:
@@ -168,7 +173,9 @@ def test_a_stack_may_come_from_the_shell() -> None:
 def test_what_make_starts_isnt_given_its_variables(tmp_path: Path) -> None:
     """Or a test that types `make demo` would be refused within `make test TIERS=server`."""
     probe = tmp_path / "Makefile"
-    probe.write_text(f"include {ROOT}/Makefile\nprobe:\n\t@env | grep ^MAKEFLAGS || echo none\n")
+    probe.write_text(
+        f"MORE := probe\ninclude {ROOT}/Makefile\nprobe:\n\t@env | grep ^MAKEFLAGS || echo none\n"
+    )
     assert make("-f", f"{probe}", "probe", "TIERS=server").stdout == "none\n"
 
 

@@ -6,6 +6,7 @@ Its first sentence is the one of `make help`.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,13 +49,17 @@ _order = count()
 
 Cpu = Literal["x86_64", "arm64"]
 StackName = Annotated[
-    str, Parameter(help="Of infra/Pulumi.STACK.yaml, or `rehearsal`: the one on the emulator.")
+    str,
+    Parameter(
+        help="Such as dev, whose settings are infra/Pulumi.dev.yaml; `rehearsal` is the one on the "
+        "emulator."
+    ),
 ]
 LaptopOrStack = Annotated[
     str | None,
     Parameter(
-        help="Of infra/Pulumi.STACK.yaml, or `rehearsal`: the one on the emulator. Without it, "
-        "this laptop's.",
+        help="Such as dev, whose settings are infra/Pulumi.dev.yaml; `rehearsal` is the one on the "
+        "emulator. Without it, this laptop's.",
     ),
 ]
 Database = Annotated[
@@ -111,6 +116,8 @@ def running_stack(stack: str, *, released: bool = False) -> "Pulumi":
 def _on_aws(stack: str) -> "Pulumi":
     from trainyard.aws.pulumi_cli import Pulumi
 
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", stack):
+        raise StackError(f"{stack!r} is no name of a stack, such as dev")
     if not (PROGRAM / f"Pulumi.{stack}.yaml").exists():
         known = [path.suffixes[0][1:] for path in sorted(PROGRAM.glob("Pulumi.*.yaml"))]
         meant = command_line.nearest(stack, known)
@@ -303,7 +310,7 @@ def release(stack: StackName, /, *, database: Database = "") -> int:
 
 @command(AWS)
 def rollback(stack: StackName, /, *, database: Database = "") -> int:
-    """Bring the release to a stack that completed there before.
+    """Take a stack back to the release that completed there before.
 
     - **Changes**: as `trainyard release`, with the older images and prefect.yaml.
     - **Costs**: as a release.
@@ -342,7 +349,7 @@ def bootstrap(
       infra/Pulumi.*.yaml here; with `--repo` variables and environments of that GitHub repository.
       Run it with an administrator's credentials; it can be repeated.
     - **Costs**: 1 $ a month for the key; images and state by their size.
-    - **Undo**: docs/aws.md, "Remove it all".
+    - **Undo**: docs/aws.md, "The end".
 
     Parameters
     ----------
