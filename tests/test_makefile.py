@@ -26,7 +26,7 @@ PAGES = [
 
 def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", *arguments],
+        ["make", "--no-print-directory", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
