@@ -7,10 +7,9 @@ the smoke deployment; what completed that is recorded, and can be gone back to.
 """
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from trainyard.aws.stack import Connect, run_deployer, up
 from trainyard.contract.naming import RELEASE, RELEASES, Names
 from trainyard.contract.readiness import NOTHING_DONE
 from trainyard.contract.release import Release, ReleaseRecord
+from trainyard.delivery.images import prefect_version
 from trainyard.paths import RELEASE_FILE, REPO
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
@@ -109,7 +109,7 @@ class History:
         if self.settled:
             return next(iter(self.completed[1:]), None)
         # A rollback that didn't complete goes where it wanted to.
-        wanted = [each for each in self.completed if self.told and each == self.told.release]
+        wanted = [each for each in self.completed if self.told and each.same(self.told.release)]
         return next(iter([*wanted, *self.completed]), None)
 
     def with_newest(self, release: Release) -> tuple[Release, ...]:
@@ -117,7 +117,7 @@ class History:
 
         One that was there before has been gone back to: what came after it is forgotten.
         """
-        at = next((i + 1 for i, each in enumerate(self.completed) if each == release), 0)
+        at = next((i + 1 for i, each in enumerate(self.completed) if each.same(release)), 0)
         kept = (release, *self.completed[at:])[:KEPT]
         while len(HISTORY.dump_json(kept)) > MAX_BYTES:
             kept = kept[:-1]
@@ -245,22 +245,15 @@ def code_of(wanted: Release, outputs: dict[str, Any]) -> Iterator[Path]:
     if outputs["trainyard"]["work_pool"]["api_secret_variable"] != API_KEY:
         yield REPO
         return
-    with fetched(wanted):
-        git("cat-file", "-e", f"{wanted.commit}^{{commit}}")
-    with files_of(wanted.commit) as folder:
-        yield folder
-
-
-@contextmanager
-def fetched(release: Release) -> Iterator[None]:
-    """Say what to do where this clone lacks a release's commit."""
     try:
-        yield
+        git("cat-file", "-e", f"{wanted.commit}^{{commit}}")
     except GitError as error:
         raise StackError(
-            f"{error}\nThis clone has to have the commit {release.commit}, for what the release is "
-            f"made of: `git fetch origin {release.commit}`, and again"
+            f"{error}\nThis clone has to have the commit {wanted.commit}, for what the release is "
+            f"made of: `git fetch origin {wanted.commit}`, and again"
         ) from error
+    with files_of(wanted.commit) as folder:
+        yield folder
 
 
 def refuse_older_prefect(wanted: Release, running: Release) -> None:
@@ -272,7 +265,10 @@ def refuse_older_prefect(wanted: Release, running: Release) -> None:
     if wanted.commit == running.commit:
         return
     there, here = prefect_of(wanted), prefect_of(running)
-    if there < here:
+    if not (there and here):
+        unknown = short(running if there else wanted)
+        say(f"not checked: whether Prefect gets older; nobody noted which one {unknown} has")
+    elif there < here:
         raise StackError(
             f"{short(wanted)} has Prefect {there}, and the stack's database was migrated by Prefect"
             f" {here}: nothing was changed. The database has to go back first: see docs/"
@@ -280,11 +276,13 @@ def refuse_older_prefect(wanted: Release, running: Release) -> None:
         )
 
 
-def prefect_of(release: Release) -> Version:
-    with fetched(release):
-        lock = git("show", f"{release.commit}:requirements/flow.txt")
-    (pinned,) = re.findall(r"^prefect==([\w.]+)", lock, re.MULTILINE)
-    return Version(pinned)
+def prefect_of(release: Release) -> Version | None:
+    """Its Prefect's version; nothing where neither the record nor this clone's git has it."""
+    version = release.prefect
+    if not version:
+        with suppress(GitError):
+            version = prefect_version(git("show", f"{release.commit}:requirements/flow.txt"))
+    return Version(version) if version else None
 
 
 def replacing(wanted: Release, told: ReleaseRecord | None) -> str:

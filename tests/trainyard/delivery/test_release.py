@@ -278,6 +278,37 @@ def test_an_older_prefect_is_refused_before_anything_is_changed(
     assert stack.steps.next == ""
 
 
+def test_prefects_versions_are_known_in_a_clone_of_one_commit(
+    older: tuple[Release, Release], capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = (
+        each.model_copy(update={"commit": digit * 40, "prefect": version})
+        for each, digit, version in zip(older, "12", ("3.9.1", "3.10.0"), strict=True)
+    )
+    stack = released(old, new)
+    assert stack.completed() == [new, old]
+    with pytest.raises(StackError, match=r"has Prefect 3\.9\.1, .* by Prefect 3\.10\.0"):
+        stack.do(rollback)
+    assert "not checked" not in capsys.readouterr().out
+
+
+def test_a_record_without_prefects_version_is_passed_over_and_it_is_said(
+    older: tuple[Release, Release], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack = released(older[0].model_copy(update={"commit": "1" * 40}))
+    assert stack.do(release, older[1])[-2:] == SELF_HOSTED
+    assert "nobody noted which one 111111111111 has" in capsys.readouterr().out
+
+
+def test_a_record_gets_prefects_version_when_its_release_comes_again() -> None:
+    before = made(1)
+    stack = released(before)
+    stack.break_at("up", release, made(2))
+    again = before.model_copy(update={"prefect": "3.9.1"})
+    stack.do(release, again)
+    assert stack.completed() == [again]
+
+
 def test_with_a_revision_the_database_goes_back_first(older: tuple[Release, Release]) -> None:
     stack = released(*older)
     stack.log, steps = [], Steps("dev")
