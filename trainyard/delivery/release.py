@@ -138,9 +138,15 @@ def release(
     pulumi: Pulumi, wanted: Release, steps: Steps, connect: Connect = aws, database: str = ""
 ) -> None:
     """Bring a release to a stack; nothing happens where it is there already."""
-    outputs = look(pulumi, steps, make=True)
+    # A new stack has no database to go back, so none is made only to say that.
+    outputs = look(pulumi, steps, make=not database)
     history = read_history(connect(outputs), Names(pulumi.stack))
     if history.settled and history.settled.tree == wanted.tree:
+        if database:
+            raise StackError(
+                f"{pulumi.stack} runs {short(history.settled)} already, which is made of the same "
+                "files. Its database belongs to that Prefect: leave DATABASE= out"
+            )
         steps.title = (
             f"{pulumi.stack}: nothing to deploy, it runs {short(history.settled)},"
             " which is made of the same files"
@@ -205,7 +211,9 @@ def bring(
     names = Names(pulumi.stack)
     steps.title = f"{pulumi.stack}: {replacing(wanted, history.told)}"
     say(steps.title)
-    if outputs["servers"]["prefect"] and history.told and not database:
+    if database:
+        refuse_database(pulumi.stack, outputs, wanted, history)
+    elif outputs["servers"]["prefect"] and history.told:
         refuse_older_prefect(wanted, history.told.release)
     with code_of(wanted, outputs) as code:
         if database:  # by the newer Prefect, which is still there: it knows both revisions
@@ -273,6 +281,36 @@ def refuse_older_prefect(wanted: Release, running: Release) -> None:
             f"{short(wanted)} has Prefect {there}, and the stack's database was migrated by Prefect"
             f" {here}: nothing was changed. The database has to go back first: see docs/"
             "operations.md, “Going back over a Prefect version”"
+        )
+
+
+def refuse_database(stack: str, outputs: dict[str, Any], wanted: Release, history: History) -> None:
+    """A database goes back only for an older Prefect: the one that runs has to find its own.
+
+    Raises:
+        StackError: the stack has no such database, or the release has no older Prefect.
+    """
+    if not (outputs["servers"]["prefect"] and history.told):
+        raise StackError(
+            f"nothing was changed: {stack} has no Prefect server of its own, so there is no "
+            "database that could go back. Leave DATABASE= out"
+        )
+    running = [history.told.release]
+    if not history.told.completed:  # on the way back: the newer one may still run
+        running += history.completed[:1]
+    versions = {each.commit: prefect_of(each) for each in [wanted, *running]}
+    for commit, version in versions.items():
+        if version is None:
+            raise StackError(
+                f"nothing was changed: nobody noted which Prefect {commit[:12]} has, and this "
+                f"clone lacks the commit: `git fetch origin {commit}`, and again"
+            )
+    there, *known = [version for version in versions.values() if version]
+    here = max(known, default=there)
+    if there >= here:
+        raise StackError(
+            f"nothing was changed: {short(wanted)} has Prefect {there}, which isn't older than the "
+            f"stack's, Prefect {here}, so its database mustn't go back. Leave DATABASE= out"
         )
 
 
