@@ -55,6 +55,17 @@ def test_a_lock_is_told_with_what_ends_it(tmp_path: Path, monkeypatch: pytest.Mo
     assert "pulumi --cwd infra cancel" not in str(failed.value)
 
 
+def test_only_what_changes_resources_is_told_that_it_stays_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = fake_pulumi(tmp_path, monkeypatch, code=1, stderr="error: no such profile")
+    for command in (stack.up, stack.destroy, stack.preview, stack.outputs, stack.state):
+        with pytest.raises(StackError, match="`pulumi .*--stack dev` failed") as failed:
+            command()
+        assert ("stays done" in str(failed.value)) is (command == stack.up), command
+        assert ("make up" in str(failed.value)) is (command == stack.up), command
+
+
 def test_who_says_itself_what_is_left_gets_no_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
