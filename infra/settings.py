@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainyard.contract import settings as contract
 from trainyard.contract import stack_config
 from trainyard.contract.stack_config import SettingsError, as_texts, read_config
@@ -54,7 +52,7 @@ def main(arguments: list[str]) -> int:
     try:
         config = read_config(path)
         parse(stack, as_texts(config))
-    except (OSError, SettingsError, yaml.YAMLError) as error:
+    except (OSError, SettingsError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{path}: {len(config)} settings, no problems")

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pulumi import RunError
+
 from infra.estimate import recorder
 from infra.estimate.recorder import Recording, Resource
 from trainyard.contract.profiles import PROFILES
 from trainyard.contract.readiness import Servers, note
-from trainyard.contract.stack_config import config_of
+from trainyard.contract.stack_config import SettingsError, config_of
 
 PRICES: Mapping[str, Any] = json.loads((Path(__file__).parent / "prices.json").read_text())
 HOURS: int = PRICES["hours_a_month"]
@@ -234,7 +236,7 @@ def main() -> None:
         return
     try:
         costs = cost_of(given.stack)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, SettingsError, RunError) as error:
         sys.exit(f"{error}")
     if given.json:
         print(json.dumps(costs))

@@ -19,7 +19,7 @@ from typing import Any
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.contract.naming import PREVIEW_ENVIRONMENT, Names
 from trainyard.contract.settings import Settings
-from trainyard.contract.stack_config import config_of
+from trainyard.paths import PROGRAM
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
 from trainyard.tools.gh import GhError, gh, logged_in
@@ -146,14 +146,11 @@ ME = "reviewers[][id]={me}"
 def deploy_environments() -> list[str]:
     """GitHub environments whose jobs may take the deploy role, by the account's settings."""
     default = Settings.model_fields["deploy_environments"].default
-    return list(config_of("account").get("trainyard:deployEnvironments", default))
+    return list(Pulumi("account", PROGRAM).settings().get("trainyard:deployEnvironments", default))
 
 
 def prepared(stack: str) -> bool:
-    try:
-        return "trainyard:accountId" in config_of(stack)
-    except FileNotFoundError:
-        return False
+    return "trainyard:accountId" in Pulumi(stack, PROGRAM).settings()
 
 
 def make_environment(repository: str, name: str) -> list[list[str]]:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from trainyard.aws.ecs_tasks import aws
 from trainyard.aws.pulumi_cli import HOW_TO_INSTALL, OLDEST_PULUMI, Pulumi, typed
 from trainyard.aws.stack import run_deployer
-from trainyard.contract.stack_config import config_of
+from trainyard.contract.stack_config import SettingsError, config_of
 from trainyard.paths import PROGRAM, REPO
 from trainyard.prefect.health import Check, guarded, tell
 from trainyard.tools.errors import StackError
@@ -140,7 +141,8 @@ def stack(name: str, session: Any = None) -> Iterator[Check]:
 
 
 def _settings(name: str) -> Check:
-    config_of(name)  # raises where there is no such file
+    with suppress(SettingsError):  # all of it is told below
+        config_of(name)  # raises where there is no such file
     # A process, because the settings are the owner's to extend: the tool doesn't import them.
     file = PROGRAM / f"Pulumi.{name}.yaml"
     done = subprocess.run(  # noqa: S603

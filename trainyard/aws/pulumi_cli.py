@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from trainyard.contract.stack_config import read_config
+from trainyard.contract.stack_config import SettingsError, read_config
 from trainyard.paths import PROGRAM
 from trainyard.tools.errors import StackError
 
@@ -73,8 +73,16 @@ class Pulumi:
         return {**({"PULUMI_BACKEND_URL": backend} if backend else {}), **self.environment}
 
     def settings(self) -> dict[str, Any]:
+        """What the stack's file says; nothing where there is none.
+
+        Raises:
+            StackError: the file can't be used.
+        """
         file = self.folder / f"Pulumi.{self.stack}.yaml"
-        return read_config(file) if file.exists() else {}
+        try:
+            return read_config(file) if file.exists() else {}
+        except SettingsError as error:
+            raise StackError(f"{error}") from None
 
     def make(self, secrets_provider: str = "") -> None:
         if self.stack not in {each.name for each in self.workspace.list_stacks()}:

@@ -117,11 +117,14 @@ class Runner(PulumiCommand):
                     process.send_signal(signal.SIGINT)
                     raise
         if interrupted and not process.returncode:
-            on = f"; {self._again(arguments)} goes on from here" if self.pulumi.advise else ""
+            goes_on = self.pulumi.advise and _changes_resources(arguments)
+            on = f"; {self._again(arguments)} goes on from here" if goes_on else ""
             raise StackError(f"stopped{on}")
         return CommandResult(written.result(), said.result(), process.returncode)
 
     def _again(self, arguments: list[str]) -> str:
+        if not _changes_resources(arguments):
+            return "the same again"
         return f"`make {'down' if 'destroy' in arguments else 'up'} STACK={self.pulumi.stack}`"
 
     def _failure(
@@ -141,12 +144,19 @@ class Runner(PulumiCommand):
         if isinstance(error, StackNotFoundError):
             return f": there is no such stack. {self.pulumi.create or bootstrap} makes it."
         if not isinstance(error, ConcurrentUpdateError):
+            if not _changes_resources(arguments):
+                return "; the reason is above"
             return f". What it had done stays done: mend what it names and repeat {again}."
         unlock = self.pulumi.unlock or typed(stack, "cancel")
         return (
             ". Another command changes this stack, or one that was killed left its lock: the line "
             f"above says whose it is. Wait for it; if it runs no more, {unlock}, then {again}."
         )
+
+
+def _changes_resources(arguments: list[str]) -> bool:
+    """Whether a command changes resources; what it had done when it fails stays done."""
+    return arguments[0] in ("up", "destroy")
 
 
 def _passed_on(stream: IO[bytes] | None, show: Show | None) -> str:

@@ -23,6 +23,12 @@ class Release(BaseModel, frozen=True, extra="forbid"):
     tree: str = Field(pattern=r"^[0-9a-f]{40,64}$")
     """A hash of everything that a stack is made of: equal, and there is nothing to deploy."""
     images: Images
+    prefect: str = Field(default="", pattern=r"^(\d[\w.]*)?$")
+    """Prefect's version in it; empty in what an earlier tool noted."""
+
+    def same(self, other: "Release") -> bool:
+        """Whether they are one release, though a record may not have Prefect's version."""
+        return self.model_copy(update={"prefect": other.prefect}) == other
 
     @classmethod
     def read(cls, path: Path) -> "Release":

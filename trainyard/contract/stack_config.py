@@ -55,9 +55,24 @@ def config_of(stack: str) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A stack's file, with the namespace that Pulumi gives to keys without one."""
-    config = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
-    return {k if ":" in k else f"{PROJECT}:{k}": v for k, v in config.items()}
+    """A stack's file, with the namespace that Pulumi gives to keys without one.
+
+    Raises:
+        SettingsError: it isn't YAML, or has another shape than Pulumi's.
+    """
+    stack = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
+    try:
+        with path.open() as text:  # a file has a name, which YAML's error then says
+            file = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        why = " ".join(str(error).split())
+        raise SettingsError(stack, [Problem("the file", why, "YAML")]) from None
+    config = (file.get("config") or {}) if isinstance(file, dict) else file
+    if not isinstance(config, dict):
+        should_be = "a map with `config:`, and under it setting: value"
+        raise SettingsError(stack, [Problem("the file", f"{config}", should_be)])
+    named = {f"{key}": value for key, value in config.items()}
+    return {k if ":" in k else f"{PROJECT}:{k}": v for k, v in named.items()}
 
 
 def as_texts(config: Mapping[str, Any]) -> dict[str, str]:

@@ -137,6 +137,12 @@ def source_tree() -> str:
     return hash_of(git("ls-tree", "HEAD", "--", *SOURCES))
 
 
+def prefect_version(lock: str) -> str:
+    """Prefect's version in requirements/flow.txt; empty where it has none."""
+    pinned = re.search(r"^prefect==(\w[\w.]*)", lock, re.MULTILINE)
+    return pinned[1] if pinned else ""
+
+
 def hash_of(*texts: str) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 

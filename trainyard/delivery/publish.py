@@ -77,6 +77,7 @@ class Publisher:
             commit=self.commit.revision,
             tree=images.source_tree(),
             images=Images(**{i: f"{self.repositories[i]}@{digests[i]}" for i in IMAGES}),
+            prefect=images.prefect_version((self.folder / "requirements/flow.txt").read_text()),
         )
 
     def _digest(self, image: str, tag: str) -> str | None:

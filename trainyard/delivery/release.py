@@ -7,10 +7,9 @@ the smoke deployment; what completed that is recorded, and can be gone back to.
 """
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from trainyard.aws.stack import Connect, run_deployer, up
 from trainyard.contract.naming import RELEASE, RELEASES, Names
 from trainyard.contract.readiness import NOTHING_DONE
 from trainyard.contract.release import Release, ReleaseRecord
+from trainyard.delivery.images import prefect_version
 from trainyard.paths import RELEASE_FILE, REPO
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
@@ -109,7 +109,7 @@ class History:
         if self.settled:
             return next(iter(self.completed[1:]), None)
         # A rollback that didn't complete goes where it wanted to.
-        wanted = [each for each in self.completed if self.told and each == self.told.release]
+        wanted = [each for each in self.completed if self.told and each.same(self.told.release)]
         return next(iter([*wanted, *self.completed]), None)
 
     def with_newest(self, release: Release) -> tuple[Release, ...]:
@@ -117,7 +117,7 @@ class History:
 
         One that was there before has been gone back to: what came after it is forgotten.
         """
-        at = next((i + 1 for i, each in enumerate(self.completed) if each == release), 0)
+        at = next((i + 1 for i, each in enumerate(self.completed) if each.same(release)), 0)
         kept = (release, *self.completed[at:])[:KEPT]
         while len(HISTORY.dump_json(kept)) > MAX_BYTES:
             kept = kept[:-1]
@@ -138,9 +138,15 @@ def release(
     pulumi: Pulumi, wanted: Release, steps: Steps, connect: Connect = aws, database: str = ""
 ) -> None:
     """Bring a release to a stack; nothing happens where it is there already."""
-    outputs = look(pulumi, steps, make=True)
+    # A new stack has no database to go back, so none is made only to say that.
+    outputs = look(pulumi, steps, make=not database)
     history = read_history(connect(outputs), Names(pulumi.stack))
     if history.settled and history.settled.tree == wanted.tree:
+        if database:
+            raise StackError(
+                f"{pulumi.stack} runs {short(history.settled)} already, which is made of the same "
+                "files. Its database belongs to that Prefect: leave DATABASE= out"
+            )
         steps.title = (
             f"{pulumi.stack}: nothing to deploy, it runs {short(history.settled)},"
             " which is made of the same files"
@@ -205,7 +211,9 @@ def bring(
     names = Names(pulumi.stack)
     steps.title = f"{pulumi.stack}: {replacing(wanted, history.told)}"
     say(steps.title)
-    if outputs["servers"]["prefect"] and history.told and not database:
+    if database:
+        refuse_database(pulumi.stack, outputs, wanted, history)
+    elif outputs["servers"]["prefect"] and history.told:
         refuse_older_prefect(wanted, history.told.release)
     with code_of(wanted, outputs) as code:
         if database:  # by the newer Prefect, which is still there: it knows both revisions
@@ -245,22 +253,15 @@ def code_of(wanted: Release, outputs: dict[str, Any]) -> Iterator[Path]:
     if outputs["trainyard"]["work_pool"]["api_secret_variable"] != API_KEY:
         yield REPO
         return
-    with fetched(wanted):
-        git("cat-file", "-e", f"{wanted.commit}^{{commit}}")
-    with files_of(wanted.commit) as folder:
-        yield folder
-
-
-@contextmanager
-def fetched(release: Release) -> Iterator[None]:
-    """Say what to do where this clone lacks a release's commit."""
     try:
-        yield
+        git("cat-file", "-e", f"{wanted.commit}^{{commit}}")
     except GitError as error:
         raise StackError(
-            f"{error}\nThis clone has to have the commit {release.commit}, for what the release is "
-            f"made of: `git fetch origin {release.commit}`, and again"
+            f"{error}\nThis clone has to have the commit {wanted.commit}, for what the release is "
+            f"made of: `git fetch origin {wanted.commit}`, and again"
         ) from error
+    with files_of(wanted.commit) as folder:
+        yield folder
 
 
 def refuse_older_prefect(wanted: Release, running: Release) -> None:
@@ -272,7 +273,10 @@ def refuse_older_prefect(wanted: Release, running: Release) -> None:
     if wanted.commit == running.commit:
         return
     there, here = prefect_of(wanted), prefect_of(running)
-    if there < here:
+    if not (there and here):
+        unknown = short(running if there else wanted)
+        say(f"not checked: whether Prefect gets older; nobody noted which one {unknown} has")
+    elif there < here:
         raise StackError(
             f"{short(wanted)} has Prefect {there}, and the stack's database was migrated by Prefect"
             f" {here}: nothing was changed. The database has to go back first: see docs/"
@@ -280,11 +284,43 @@ def refuse_older_prefect(wanted: Release, running: Release) -> None:
         )
 
 
-def prefect_of(release: Release) -> Version:
-    with fetched(release):
-        lock = git("show", f"{release.commit}:requirements/flow.txt")
-    (pinned,) = re.findall(r"^prefect==([\w.]+)", lock, re.MULTILINE)
-    return Version(pinned)
+def refuse_database(stack: str, outputs: dict[str, Any], wanted: Release, history: History) -> None:
+    """A database goes back only for an older Prefect: the one that runs has to find its own.
+
+    Raises:
+        StackError: the stack has no such database, or the release has no older Prefect.
+    """
+    if not (outputs["servers"]["prefect"] and history.told):
+        raise StackError(
+            f"nothing was changed: {stack} has no Prefect server of its own, so there is no "
+            "database that could go back. Leave DATABASE= out"
+        )
+    running = [history.told.release]
+    if not history.told.completed:  # on the way back: the newer one may still run
+        running += history.completed[:1]
+    versions = {each.commit: prefect_of(each) for each in [wanted, *running]}
+    for commit, version in versions.items():
+        if version is None:
+            raise StackError(
+                f"nothing was changed: nobody noted which Prefect {commit[:12]} has, and this "
+                f"clone lacks the commit: `git fetch origin {commit}`, and again"
+            )
+    there, *known = [version for version in versions.values() if version]
+    here = max(known, default=there)
+    if there >= here:
+        raise StackError(
+            f"nothing was changed: {short(wanted)} has Prefect {there}, which isn't older than the "
+            f"stack's, Prefect {here}, so its database mustn't go back. Leave DATABASE= out"
+        )
+
+
+def prefect_of(release: Release) -> Version | None:
+    """Its Prefect's version; nothing where neither the record nor this clone's git has it."""
+    version = release.prefect
+    if not version:
+        with suppress(GitError):
+            version = prefect_version(git("show", f"{release.commit}:requirements/flow.txt"))
+    return Version(version) if version else None
 
 
 def replacing(wanted: Release, told: ReleaseRecord | None) -> str:

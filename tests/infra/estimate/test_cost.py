@@ -1,6 +1,7 @@
 """Costs: every resource is priced or known to be free, and the smallest stack stays small."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,17 @@ def test_a_stack_costs_what_its_settings_say(monkeypatch: pytest.MonkeyPatch) ->
     assert cost.cost_of("dev")["Database"] > 6 * minimal["Database"]
     table = next(line for line in cost.table().splitlines() if line.startswith("| **idle**"))
     assert table.split("|")[3].strip(" *") == f"{sum(minimal.values()):.2f}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [("config: {profile: nope}", "profile = nope"), ("config: [", "YAML"), ("- a", "the file")],
+)
+def test_a_stack_whose_settings_are_wrong_costs_one_message(
+    settings: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainyard.contract.stack_config.PROGRAM", tmp_path)
+    monkeypatch.setattr("sys.argv", ["cost", "bad"])
+    (tmp_path / "Pulumi.bad.yaml").write_text(settings)
+    with pytest.raises(SystemExit, match=rf"(?s)Pulumi\.bad\.yaml can't be used:.*{wrong}"):
+        cost.main()

@@ -138,7 +138,7 @@ ROLES = {"preview_role_arn": "arn:preview", "deploy_role_arn": "arn:deploy"}
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("trainyard.contract.stack_config.PROGRAM", tmp_path)
+    monkeypatch.setattr("trainyard.aws.bootstrap.PROGRAM", tmp_path)
     file = tmp_path / "Pulumi.account.yaml"
     file.write_text("config: {'trainyard:kind': account}\n")
     return file

@@ -146,6 +146,13 @@ def test_a_stack_without_settings_is_told_how_it_gets_them(folder: Path) -> None
     assert found.todo == "make bootstrap STACK=dev"
 
 
+def test_a_file_that_is_no_stacks_is_told_in_full(folder: Path) -> None:
+    (folder / "Pulumi.dev.yaml").write_text("- a\n")
+    (settings,) = doctor.stack("dev")
+    assert settings.failed
+    assert "the file = ['a']: should be a map with `config:`" in settings.found
+
+
 def test_settings_that_cannot_be_used_are_told(dev: Path) -> None:
     dev.write_text(dev.read_text().replace("}", ", 'trainyard:profil': ha}"))
     (found,) = doctor.stack("dev")

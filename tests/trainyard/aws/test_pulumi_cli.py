@@ -55,6 +55,17 @@ def test_a_lock_is_told_with_what_ends_it(tmp_path: Path, monkeypatch: pytest.Mo
     assert "pulumi --cwd infra cancel" not in str(failed.value)
 
 
+def test_only_what_changes_resources_is_told_that_it_stays_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = fake_pulumi(tmp_path, monkeypatch, code=1, stderr="error: no such profile")
+    for command in (stack.up, stack.destroy, stack.preview, stack.outputs, stack.state):
+        with pytest.raises(StackError, match=r"`pulumi .*--stack dev` failed") as failed:
+            command()
+        assert ("stays done" in str(failed.value)) is (command == stack.up), command
+        assert ("make up" in str(failed.value)) is (command == stack.up), command
+
+
 def test_who_says_itself_what_is_left_gets_no_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +87,15 @@ def test_where_a_person_looks_their_yes_is_waited_for(
     asked = (tmp_path / "asked").read_text()
     assert (asked == "up --stack dev\n") is ask
     assert ("--yes" in asked and "--non-interactive" in asked) is not ask
+
+
+@pytest.mark.parametrize("broken", ["config:\n  a: [\n", "- a\n", "config: a\n", "a\n"])
+def test_a_file_that_is_no_stacks_is_named_with_what_is_wrong(broken: str, tmp_path: Path) -> None:
+    (tmp_path / "Pulumi.bad.yaml").write_text(broken)
+    with pytest.raises(
+        StackError, match=r"Pulumi\.bad\.yaml can't be used:\n  the file = .*should"
+    ):
+        Pulumi("bad", tmp_path).settings()
 
 
 # --- with the real one ----------------------------------------------------------------------------

@@ -201,3 +201,10 @@ def test_a_line_may_go_on_in_the_next(tmp_path: Path, monkeypatch: pytest.Monkey
     before = images.content("flow")
     monkeypatch.setattr(images, "REPO", tmp_path)
     assert sorted(images.content("flow")) == sorted([*before, "more.yaml"])
+
+
+def test_prefects_version_is_the_one_that_the_flow_image_is_locked_to() -> None:
+    assert re.fullmatch(
+        r"3\.\d+\.\d+", images.prefect_version((ROOT / "requirements/flow.txt").read_text())
+    )
+    assert images.prefect_version("prefect-aws==0.7.12\n") == ""

@@ -79,10 +79,10 @@ class Stack(World):
         super().run_here(command, environment, code)
         self.deployed_from.append(code)
 
-    def do(self, command: Any, *given: Release) -> list[str]:
+    def do(self, command: Any, *given: Release, **options: str) -> list[str]:
         """Run a command; gives what it did to the stack."""
         self.log, self.steps = [], Steps("dev")
-        command(self, *given, self.steps, lambda outputs: self)
+        command(self, *given, self.steps, lambda outputs: self, **options)
         return self.log
 
     def completed(self) -> list[Release]:
@@ -278,6 +278,37 @@ def test_an_older_prefect_is_refused_before_anything_is_changed(
     assert stack.steps.next == ""
 
 
+def test_prefects_versions_are_known_in_a_clone_of_one_commit(
+    older: tuple[Release, Release], capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = (
+        each.model_copy(update={"commit": digit * 40, "prefect": version})
+        for each, digit, version in zip(older, "12", ("3.9.1", "3.10.0"), strict=True)
+    )
+    stack = released(old, new)
+    assert stack.completed() == [new, old]
+    with pytest.raises(StackError, match=r"has Prefect 3\.9\.1, .* by Prefect 3\.10\.0"):
+        stack.do(rollback)
+    assert "not checked" not in capsys.readouterr().out
+
+
+def test_a_record_without_prefects_version_is_passed_over_and_it_is_said(
+    older: tuple[Release, Release], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack = released(older[0].model_copy(update={"commit": "1" * 40}))
+    assert stack.do(release, older[1])[-2:] == SELF_HOSTED
+    assert "nobody noted which one 111111111111 has" in capsys.readouterr().out
+
+
+def test_a_record_gets_prefects_version_when_its_release_comes_again() -> None:
+    before = made(1)
+    stack = released(before)
+    stack.break_at("up", release, made(2))
+    again = before.model_copy(update={"prefect": "3.9.1"})
+    stack.do(release, again)
+    assert stack.completed() == [again]
+
+
 def test_with_a_revision_the_database_goes_back_first(older: tuple[Release, Release]) -> None:
     stack = released(*older)
     stack.log, steps = [], Steps("dev")
@@ -291,6 +322,43 @@ def test_with_a_revision_the_database_goes_back_first(older: tuple[Release, Rele
     assert stack.log[:2] == ["migrate-prefect d4a7e1c93f52", "up"]
     assert stack.log[-2:] == SELF_HOSTED
     assert stack.completed() == [older[0]]
+
+
+def test_a_way_back_that_broke_after_the_database_is_repeated_with_the_same_words(
+    older: tuple[Release, Release],
+) -> None:
+    stack = released(*older)
+    stack.broken = "up"
+    with pytest.raises(StackError):
+        stack.do(rollback, database="d4a7e1c93f52")
+    assert stack.do(rollback, database="d4a7e1c93f52")[-2:] == SELF_HOSTED
+    assert stack.completed() == [older[0]]
+
+
+def test_a_database_goes_back_for_no_newer_prefect_and_for_none_that_is_unknown(
+    older: tuple[Release, Release],
+) -> None:
+    old, new = older
+    stack = released(old)
+    lost = made(3).model_copy(update={"commit": "1" * 40})
+    alike = made(4).model_copy(update={"commit": "2" * 40, "prefect": "3.9.1"})
+    for wanted, told in (
+        (new, r"has Prefect 3\.10\.0, .* Prefect 3\.9\.1, "),
+        (alike, r"has Prefect 3\.9\.1, .* Prefect 3\.9\.1, "),
+        (lost, f"git fetch origin {lost.commit}"),
+        (old, "runs .* already"),
+    ):
+        with pytest.raises(StackError, match=told):
+            stack.do(release, wanted, database="d4a7e1c93f52")
+        assert stack.log == []
+
+
+@pytest.mark.parametrize("cloud", [True, False])
+def test_a_database_is_refused_where_the_stack_has_none(cloud: bool) -> None:
+    stack = released(made(1), cloud=True) if cloud else Stack()
+    with pytest.raises(StackError, match="no Prefect server of its own" if cloud else "isn't up"):
+        stack.do(release, made(2), database="d4a7e1c93f52")
+    assert stack.log == []
 
 
 def test_with_prefect_cloud_its_version_is_not_asked_for() -> None:
