@@ -1,6 +1,7 @@
 """Pulumi, as the tool runs it: what its failures are told with, and what of the user's stays."""
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -16,6 +17,8 @@ from trainyard.aws.preview import PreviewResult, preview, preview_refresh
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.tools.errors import StackError
 
+URL = "s3://state?region=eu-central-1&awssdk=v2"
+BEFORE = ("theirs", "file:///theirs")
 LOCKED = "error: the stack is currently locked by 1 lock(s)"
 
 
@@ -96,6 +99,61 @@ def test_a_file_that_is_no_stacks_is_named_with_what_is_wrong(broken: str, tmp_p
         StackError, match=r"Pulumi\.bad\.yaml can't be used:\n  the file = .*should"
     ):
         Pulumi("bad", tmp_path).settings()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize(
+    ("line", "url"),
+    [
+        (f"trainyard:backend: {URL}", URL),
+        (f"trainyard:backend: {URL}  # ours", URL),
+        (f"trainyard:backend: {URL}\r", URL),
+        (f"trainyard:backend: '{URL}' # ours\r", URL),
+        (f'"trainyard:backend": "{URL}#part"', f"{URL}#part"),
+        (f"trainyard:backend: {URL}#part", f"{URL}#part"),
+        ("trainyard:backend: # none yet", ""),
+        ("trainyard:profile: ha", ""),
+    ],
+)
+def test_a_sourced_file_names_the_backend_that_the_tool_reads(
+    shell: str, line: str, url: str, tmp_path: Path
+) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"there is no {shell}")
+    (tmp_path / "infra").mkdir()
+    shutil.copy(ROOT / "infra/use", tmp_path / "infra")
+    (tmp_path / "infra/Pulumi.dev.yaml").write_text(f"config:\n  {line}\n", newline="")
+    assert (Pulumi("dev", tmp_path / "infra").settings().get("trainyard:backend") or "") == url
+    assert sourced(shell, "dev", tmp_path) == (("dev", url) if url else BEFORE)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("stack", ["", "gone"])
+def test_where_no_backend_is_found_the_shell_stays_as_it_was(
+    shell: str, stack: str, tmp_path: Path
+) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"there is no {shell}")
+    (tmp_path / "infra").mkdir()
+    shutil.copy(ROOT / "infra/use", tmp_path / "infra")
+    assert sourced(shell, stack, tmp_path) == BEFORE
+
+
+def sourced(shell: str, stack: str, folder: Path) -> tuple[str, ...]:
+    """PULUMI_STACK and PULUMI_BACKEND_URL after `. infra/use STACK`, in a shell that is strict."""
+    use = f". ./infra/use {stack}" if shell != "sh" else f"set -- {stack}; . ./infra/use"
+    script = (
+        f'set -u; {use}; echo "failed $?"; printf "%s\\n" "$PULUMI_STACK" "$PULUMI_BACKEND_URL"'
+    )
+    there = dict(zip(("PULUMI_STACK", "PULUMI_BACKEND_URL"), BEFORE, strict=True))
+    done = subprocess.run(
+        [shell, "-c", script], cwd=folder, env=os.environ | there, capture_output=True, text=True
+    )
+    failed, *found = done.stdout.splitlines()
+    assert "unbound" not in done.stderr
+    assert (failed == "failed 0") is (tuple(found) != BEFORE)
+    assert bool(done.stderr) is (failed != "failed 0"), done.stderr
+    return tuple(found)
 
 
 # --- with the real one ----------------------------------------------------------------------------
