@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import yaml
 from prefect import Flow, exceptions, flows
+from prefect._vendor.croniter import croniter  # type: ignore[attr-defined]
 from prefect.cli.deploy import _models, _schedules
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.steps.core import RESERVED_KEYWORDS as RESERVED
@@ -26,13 +27,14 @@ from trainyard.contract.fargate_sizes import Size
 from trainyard.contract.outputs import DEPLOY_VARIABLES
 from trainyard.prefect.work_pool import ecs_variables
 
-_KEY = r"(^|_|api)(key|token|pass(word|wd|phrase)|secret|credentials?|auth_string|webhook)_?\d*$"
-# AWS, Prefect, GitHub, Slack, PEM, addresses; gitleaks knows more, but isn't on every laptop.
-_LEAK = r"A[KS]IA\w{16}|(pn[ub]|gh[pousr])_\w{20}|xox.-|hooks\.slack|--BEGIN|://[^/@]+:[^/@]+@"
+_KEY = r"(^|_|api)(token|pass(word|wd|phrase)?|secret|credentials?|auth_string|webhook)_?\d*$"
+_KEY += r"|(api|secret|access|private)_?key_?\d*$"  # not a cache's
+_LEAK = r"A[KS]IA\w{9}|(pn[ub]|gh[pousr]|_pat)_\w{20}|xox.-|hooks.slack|-BEGIN|//[^/@]+:[^/@]+@"
 _CURES = {
     "active": 'write active: "{{ $TRAINYARD_ACTIVE_SCHEDULES }}", or true to start runs everywhere',
     "collision_strategy": "write ENQUEUE or CANCEL_NEW",
     "concurrency_limit": "write limit: and collision_strategy: (ENQUEUE or CANCEL_NEW)",
+    "cron": "write minute, hour, day, month, weekday; a zone belongs into timezone:",
     "entrypoint": "write path/to/file.py:flow_function",
     "image": 'write image: "{{ $TRAINYARD_IMAGE }}"',
     "name": "give it one line without / % & < >",
@@ -60,14 +62,14 @@ class _Steps(BaseModel):  # Prefect's models, as strict as a run is
 
 
 class _Schedule(_models.RawScheduleConfig):
+    cron: Annotated[str | None, Field(pattern=r"^\s*(@\w+|\S+(\s+\S+){4})\s*$")] = None
     timezone: str
     active: bool
 
     @model_validator(mode="after")
-    def _as_prefect_makes_it(self) -> "_Schedule":
-        if len(fields := (self.cron or "").replace("?", "*").split()) > 5:
-            raise ValueError(f"a sixth field would be seconds; write cron: {' '.join(fields[:5])}")
+    def _starts_runs(self) -> "_Schedule":
         _schedules._schedule_config_to_deployment_schedule(self.model_dump(mode="json"))
+        _ = self.cron and croniter(self.cron).get_next()  # type: ignore[no-untyped-call]  # raises where no date is
         return self
 
 
@@ -80,7 +82,7 @@ class _Deployment(_Steps, _models.DeploymentConfig):
     name: Annotated[str, Field(pattern=r"^[^/%&<>[:cntrl:]]+$")]
     entrypoint: str
     work_pool: _models.WorkPoolConfig
-    tags: list[Any] | None = None
+    tags: list[Annotated[str, Field(coerce_numbers_to_str=True)]] | None = None
     schedule: None = None
     schedules: list[_Schedule] | None = None  # type: ignore[assignment]
     concurrency_limit: _Limit | None = None  # type: ignore[assignment]
@@ -93,9 +95,8 @@ class _Document(_Steps, _models.PrefectYamlModel):
 
 
 def lint(path: Path) -> int:
-    """Print what is wrong with a file whatever the stack; the exit code is 1 if something is."""
+    """Print what is wrong on any stack, whether schedules rest or start runs; return 1 if so."""
     stack = dict.fromkeys(DEPLOY_VARIABLES, "the-stacks-own") | {"TRAINYARD_DATA": "synthetic"}
-    # A file that is right where schedules rest may be wrong where they start runs.
     active = ({"TRAINYARD_ACTIVE_SCHEDULES": each} for each in ("true", "false"))
     found = dict.fromkeys(problem for each in active for problem in problems(path, stack | each))
     print("\n".join(found) or f"{path.name}: no problems", file=sys.stderr if found else None)
@@ -121,10 +122,9 @@ class _File:
         self.step_ids = re.findall(r'"id": "([\w-]+)"', json.dumps(config))
         self.found, self.shapeless, self.names = dict[str, str](), set[Any](), set[str]()
         filled = self.filled(self.config, ())
-        # Prefect looks before it fills templates in, too.
         for model, given in ((_Document, filled), (_models.PrefectYamlModel, self.config)):
             try:
-                model.model_validate(given, extra="forbid")
+                model.model_validate(given, extra="forbid")  # Prefect looks before it fills in, too
             except ValidationError as error:
                 names = re.findall(r'"(\w+)": \{', json.dumps(_Document.model_json_schema()))
                 for each in error.errors():
@@ -142,13 +142,12 @@ class _File:
                 self.deployment(at, {"pull": filled.get("pull")} | sound)
 
     def add(self, at: tuple[Any, ...], said: str) -> None:
-        where = re.sub(r"\.(list|dict)\[.*", "", ".".join(map(str, at)))  # of Prefect's unions
-        where = re.sub(r"\.(\d+)", r"[\1]", where)
+        where = re.sub(r"\.(\d+)", r"[\1]", re.sub(r"\.\w+\[.*", "", ".".join(map(str, at))))
         with contextlib.suppress(IndexError, KeyError, TypeError):
             name = self.config["deployments"][at[1]]["name"] or at[1]
             where = where.replace(f"deployments[{at[1]}]", f"deployments[{name}]", 1)
         if at[:3] not in self.shapeless:  # the first explains those that follow
-            self.found.setdefault(where, " ".join(said.split()))
+            self.found.setdefault(repr(where)[1:-1], " ".join(said.split()))
 
     def deployment(self, at: Any, given: dict[str, Any]) -> None:
         pool, name = given.get("work_pool", {}), self.environment["TRAINYARD_WORK_POOL"]
@@ -193,7 +192,10 @@ class _File:
             self.add((*at, key), f"missing; {by} needs it; {_CURES.get(key, 'give it a value')}")
         fixed = {k: v for k, v in own.items() if not re.search("{{|__prefect_kind", str(v))}
         for each in schema_tools.validate(fixed, schema, ignore_required=True):
-            cure = "; quote texts, write 1.0e-4" if each.validator in ("type", "anyOf") else ""
+            pair = f"{each.instance!r} {each.validator_value}"  # what is there, and what is wanted
+            cure = "; quote it" if re.match(r"([-\d.e]+|True|False) .*string", pair) else ""
+            if re.match(r"'[-+]?\d[\d.e+-]*' .*(integer|number)", pair):
+                cure = "; write it without quotes, as 512 or 1.0e-4"
             self.add((*at, *each.absolute_path), each.message + cure)
         clean = len(self.found) == before and not missing and every.keys() <= known.keys()
         if clean and not re.search("{{|__prefect_kind", str(every)):
@@ -205,7 +207,6 @@ class _File:
                     self.add(at, str(error))
 
     def filled(self, value: Any, at: tuple[Any, ...]) -> Any:
-        """The value as Prefect fills it in, after a look at each text for templates and secrets."""
         if isinstance(value, list):
             return [self.filled(each, (*at, index)) for index, each in enumerate(value)]
         if isinstance(value, dict):
@@ -230,12 +231,11 @@ class _File:
 
 
 def load_flow(entrypoint: str) -> Flow[..., Any]:
-    """The flow as a run loads it: from this folder, and as if it were the only one."""
     file, _, function = entrypoint.rpartition(":")
     if Path(file).is_absolute() or not Path(file).resolve().is_relative_to(Path.cwd()):
         raise ValueError("images only have this folder; write path/in/it.py:flow_function")
     try:
-        with patch("sys.path", sys.path[:]):
+        with patch("sys.path", sys.path[:]):  # a run loads it as if it were the only flow
             return flows.load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
     except (Exception, SystemExit) as error:  # a module that exits must not end the lint
         said = f"{type(error).__name__}: {error}"
@@ -245,6 +245,6 @@ def load_flow(entrypoint: str) -> Flow[..., Any]:
 
 
 def _meant(word: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.67)
     listed = f"; there is {', '.join(known)}" if len(known) < 12 else ""
-    return f"; did you mean {close[0]}?" if close else listed
+    return f"; did you mean {close[0]}?" if close and close[0] != word else listed

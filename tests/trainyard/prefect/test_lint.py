@@ -173,7 +173,7 @@ def test_empty_variable_is_refused(tmp_path: Path) -> None:
     found = problems(project(tmp_path, GOOD), ENVIRONMENT | {"TRAINYARD_IMAGE": ""})
     assert found == [
         f"prefect.yaml: deployments[{name}].work_pool.job_variables.image: the stack sets no"
-        " $TRAINYARD_IMAGE; did you mean TRAINYARD_CODE_DIR?"
+        " $TRAINYARD_IMAGE; there is TRAINYARD_CODE_DIR, TRAINYARD_WORK_POOL"
         for name in ("train", "score")
     ]
 
@@ -191,6 +191,7 @@ DRIFT = '{type: event, expect: [drift], parameters: {month: "{{ event.month }}"}
         ("INFO", "'{{ ctx.flow_run.id }}'"),  # a worker fills it in
         ("LOG_LEVEL: INFO", "DB_PASSWORD: arn:aws:secretsmanager:eu-west-1:1:secret:x"),
         ("LOG_LEVEL: INFO", "PASSENGERS: two, MONKEY: seven"),
+        ("LOG_LEVEL: INFO", "CACHE_KEY: a, PARTITION_KEY: route"),
         ("INFO", "registry.example:5000/image@sha256:0"),
         ("    directory:", "    id: code\n      directory:"),
         # steps
@@ -210,6 +211,7 @@ DRIFT = '{type: event, expect: [drift], parameters: {month: "{{ event.month }}"}
             'rrule: "DTSTART;TZID=America/New_York:20260105T060000\\nRRULE:FREQ=DAILY"',
         ),
         (CRON, "cron: '@daily'"),
+        (CRON, "cron: '0 0 29 2 ?'"),
         (CRON, "cron: 0 6 5 * *, day_or: false, replaces: old"),
         (DAILY, "schedules: []"),
         ("active: true", "active: '{{ $ACTIVE }}'"),
@@ -222,6 +224,7 @@ DRIFT = '{type: event, expect: [drift], parameters: {month: "{{ event.month }}"}
         (DAILY, "paused: true\n    enforce_parameter_schema: false\n    version: '1.0'"),
         (DAILY, "description: |\n      Scores\n      each day."),
         (DAILY, "flow_name: score"),
+        ("daily, ", "2026, "),
         (POOL, POOL + "\n    work_queue_name: gpu"),
         ("daily, ", '"{{ $ACTIVE }}-{{ $TRAINYARD_WORK_POOL }}", '),
         ("job_variables:", "job_variables: &job_variables"),
