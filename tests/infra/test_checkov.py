@@ -240,6 +240,6 @@ def test_a_defect_is_found(seed: Seed, findings: Findings) -> None:
 def test_what_has_no_name_in_terraform_stops(
     kind: str, inputs: dict[str, Any], unknown: str
 ) -> None:
-    resource = Resource(kind, "r", inputs, "", False, (), (), True, "", "r-id", {})
+    resource = Resource(kind, "r", inputs, "", False, (), (), (), True, "", "r-id", {})
     with pytest.raises(ValueError, match=unknown):
         terraform_plan.plan(Recording([resource]))

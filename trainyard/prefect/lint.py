@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import yaml
 from prefect import Flow, exceptions, flows
-from prefect._vendor.croniter import croniter
+from prefect._vendor.croniter import croniter  # type: ignore[attr-defined]
 from prefect.cli.deploy import _models, _schedules
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.steps.core import RESERVED_KEYWORDS as RESERVED
@@ -69,7 +69,7 @@ class _Schedule(_models.RawScheduleConfig):
     @model_validator(mode="after")
     def _starts_runs(self) -> "_Schedule":
         _schedules._schedule_config_to_deployment_schedule(self.model_dump(mode="json"))
-        _ = self.cron and croniter(self.cron).get_next()  # raises if it has no date
+        _ = self.cron and croniter(self.cron).get_next()  # type: ignore[no-untyped-call]  # raises where no date is
         return self
 
 
@@ -82,7 +82,7 @@ class _Deployment(_Steps, _models.DeploymentConfig):
     name: Annotated[str, Field(pattern=r"^[^/%&<>[:cntrl:]]+$")]
     entrypoint: str
     work_pool: _models.WorkPoolConfig
-    tags: list[Annotated[str, Field(coerce_numbers_to_str=True)]] | None = None  # type: ignore
+    tags: list[Annotated[str, Field(coerce_numbers_to_str=True)]] | None = None
     schedule: None = None
     schedules: list[_Schedule] | None = None  # type: ignore[assignment]
     concurrency_limit: _Limit | None = None  # type: ignore[assignment]
