@@ -10,10 +10,10 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3 python; do \
 UV := .uv/bin/uv
 PY := .venv/bin/python
 # uv and pip share the index that the machine is set up for
-ifdef PIP_INDEX_URL
-export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
-else ifdef UV_DEFAULT_INDEX
-export PIP_INDEX_URL := $(UV_DEFAULT_INDEX)
+INDEX := $(or $(PIP_INDEX_URL),$(UV_DEFAULT_INDEX),$(UV_INDEX_URL))
+ifdef INDEX
+export PIP_INDEX_URL ?= $(INDEX)
+export UV_DEFAULT_INDEX ?= $(INDEX)
 endif
 export PYTHONPATH := $(CURDIR)
 
@@ -106,19 +106,19 @@ generate: .venv/.dev .venv-emulator/.emulator ## write anew what is generated: P
 
 # dev holds nearly all that these smaller groups hold, so they follow its versions
 lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions)
-	@for group in dev laptop flow mlflow infra policy emulator checkov pictures; do \
-	  case $$group in laptop|flow|mlflow|infra) pins="-c requirements/dev.txt";; *) pins="";; esac; \
-	  $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
-	    $(if $(UPGRADE),--upgrade) $$pins --group $$group -o requirements/$$group.txt || exit 1; done
-	@echo uv | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
-	    $(if $(UPGRADE),--upgrade) - -o requirements/uv.txt
+	$(call try,for group in dev laptop flow mlflow infra policy emulator checkov; do \
+	  case $$group in (laptop|flow|mlflow|infra) pins="-c requirements/dev.txt";; (*) pins="";; esac; \
+	  $(COMPILE) $$pins --group $$group -o requirements/$$group.txt || exit 1; done)
+	$(call try,echo uv | $(COMPILE) - -o requirements/uv.txt)
 
-pictures: .venv-pictures/.pictures ## take the README's pictures anew from the running stack (needs Chromium)
-	@.venv-pictures/bin/python docs/pictures.py
+COMPILE = $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+
+pictures: .venv/.dev ## take the README's pictures anew from the running stack (needs Chromium)
+	@$(PY) docs/pictures.py
 
 clean: ## stop the stack and remove what make built and the stack wrote
 	@if [ -x $(PY) ]; then $(PY) -m trainyard down --quiet; fi # the laptop's, whatever STACK is
-	rm -rf .go .uv .venv .venv-checkov .venv-emulator .venv-infra .venv-policy .venv-pictures .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .go .uv .venv .venv-checkov .venv-emulator .venv-infra .venv-policy .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help: ## this list; `.venv/bin/trainyard COMMAND --help` says more of those that operate a stack
 	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,10 +126,10 @@ help: ## this list; `.venv/bin/trainyard COMMAND --help` says more of those that
 # --- environments -----------------------------------------------------------
 # Each stamp is newer than its lock when the environment holds exactly that lock.
 $(UV): requirements/uv.txt
-	@[ -n "$(PYTHON)" ] || { echo "Trainyard needs Python 3.11 or newer: none of python3.12, python3.13, python3.11, python3 is. Install one, or name it: make PYTHON=/path/to/python"; exit 1; }
+	$(python_found)
 	@echo "building a private uv in .uv"
-	@$(PYTHON) -m venv --clear .uv || { echo "Python's venv module is incomplete (Debian and Ubuntu: apt install python3-venv)"; rm -rf .uv; exit 1; }
-	@.uv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	$(call try,$(PYTHON) -m venv --clear .uv)
+	$(call try,.uv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt)
 	@touch $@
 
 .venv/.laptop: requirements/laptop.txt $(UV)
@@ -153,18 +153,37 @@ $(UV): requirements/uv.txt
 .venv-infra/.infra: requirements/infra.txt $(UV)
 	$(call environment,.venv-infra,infra)
 
-.venv-pictures/.pictures: requirements/pictures.txt $(UV)
-	$(call environment,.venv-pictures,pictures)
-
 .go/.built: .github/tools/go.sum
 	@echo "building actionlint and gitleaks into .go"
 	@GOBIN=$(CURDIR)/.go go -C .github/tools install tool && touch $@ || echo "they can't be built here: their tests skip"
 
 define environment
+$(python_found)
 @echo "installing requirements/$(2).txt into $(1)"
-@$(UV) venv -q --allow-existing --no-python-downloads --python $(PYTHON) $(1)
-@$(UV) pip install -q --python $(1)/bin/python --require-hashes -r requirements/$(2).txt
+$(call try,$(UV) venv -q --allow-existing --no-python-downloads --python '$(PYTHON)' $(1))
+$(call try,$(UV) pip install -q --python $(1)/bin/python --require-hashes -r requirements/$(2).txt)
 @touch $@
+endef
+
+define python_found
+@[ -n "$(PYTHON)" ] || { echo "Trainyard needs Python 3.11 or newer: none of python3.12, python3.13, python3.11, python3 is. Install one, or name it: make PYTHON=/path/to/python"; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+  || { echo "PYTHON=$(PYTHON) is no Python 3.11 or newer that runs here: correct it, or leave PYTHON away, and make looks for one"; exit 1; }
+endef
+
+# Installers end in many lines, and not in the cause. A full disk may cut even these short: so it is tried.
+INDEX_SETTINGS := UV_DEFAULT_INDEX UV_INDEX_URL UV_INDEX PIP_INDEX_URL UV_OFFLINE HTTPS_PROXY https_proxy HTTP_PROXY http_proxy ALL_PROXY all_proxy
+define try
+@said=$$($(1) 2>&1) || { \
+  ours="$$(head -c 1000000 /dev/zero 2>&1 >.make-probe)"; rm -f .make-probe; \
+  case "$$said$$ours" in \
+  *"No space left"*|*"quota exceeded"*) printf '%s\n' "$$said" | tail -n 3; \
+    echo "The disk is full: df -h . $${TMPDIR:-/tmp} $${UV_CACHE_DIR:-$$HOME} shows which. Make room (2 GB are enough), and try again.";; \
+  *"from versions: none"*|*"Failed to fetch"*|*"error sending request"*) \
+    printf '%s\n' "$$said" | grep -v "No matching\|satisfies the" | tail -n 1; \
+    echo "No package index answers as it should. Set in this shell: $(or $(strip $(foreach v,$(INDEX_SETTINGS),$(if $(filter environment command,$(firstword $(origin $(v)))),$(v)))),none of these). An index of your own is named by UV_DEFAULT_INDEX or PIP_INDEX_URL, a proxy by HTTPS_PROXY.";; \
+  *ensurepip*) echo "Python's venv module is incomplete (Debian and Ubuntu: apt install python3-venv)";; \
+  *) printf '%s\n' "$$said";; esac; exit 1; } >&2
 endef
 
 define front_door

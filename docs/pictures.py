@@ -26,6 +26,7 @@ def main() -> None:
     if not outputs_file.exists():
         sys.exit("the laptop stack isn't running: `make demo KEEP=1` first")
     outputs = json.loads(outputs_file.read_text())
+    login = outputs_file.with_name("prefect-login").read_text().strip()
     api, mlflow = outputs["prefect_api_url"], outputs["tracking_uri"]
     runs = _ask(
         f"{api}/flow_runs/filter",
@@ -35,6 +36,7 @@ def main() -> None:
             "sort": "END_TIME_DESC",
             "limit": 1,
         },
+        login,
     )
     if not runs:
         sys.exit("no completed taxi-train run: `make demo KEEP=1` first")
@@ -48,11 +50,20 @@ def main() -> None:
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = chromium.new_page(viewport={"width": 1280, "height": 760}, color_scheme="light")
+        log_in(page, api.removesuffix("/api"), login)
         _prefect_run(page, api.removesuffix("/api"), run)
         charts = "workflowType=machine_learning&compareRunsMode=CHART"
         order = "orderByKey=metrics.%60rmse_valid%60&orderByAsc=true"
         _mlflow_comparison(page, f"{mlflow}/#/experiments/{experiment}/runs?{charts}&{order}")
         chromium.close()
+
+
+def log_in(page: Page, ui: str, login: str) -> None:
+    """Answer what Prefect's pages ask for once."""
+    page.goto(ui)
+    page.get_by_placeholder("admin:pass").fill(login)
+    page.get_by_role("button", name="Login").click()
+    page.wait_for_url("**/dashboard**")
 
 
 def _prefect_run(page: Page, ui: str, run: dict[str, str]) -> None:
@@ -70,8 +81,9 @@ def _mlflow_comparison(page: Page, url: str) -> None:
     page.screenshot(path=IMAGES / "mlflow-comparison.png")
 
 
-def _ask(url: str, question: dict[str, object]) -> Any:
-    answer = httpx.post(url, json=question, trust_env=False)
+def _ask(url: str, question: dict[str, object], login: str = ":") -> Any:
+    user, _, password = login.partition(":")
+    answer = httpx.post(url, json=question, auth=(user, password), trust_env=False)
     answer.raise_for_status()
     return answer.json()
 

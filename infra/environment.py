@@ -32,15 +32,18 @@ def environment(
         tracking = make.tracking_server(site, cluster, database, store)
     if database and own_prefect(settings):
         server = make.prefect_server(site, cluster, database)
+    tracking_uri = tracking.uri if tracking else settings.tracking_uri
     api = server.api if server else make.prefect_cloud(settings)
     run_secrets = make.secrets_of_runs(settings, api, tracking)
-    flow_runs = make.runs(site, store, run_secrets)
+    runs_args = make.runs_args(site, store, run_secrets)
+    flow_runs = make.runs(site, runs_args)
     observer = make.event_observer(site, cluster)
     parts = Parts(
         placement=site.placement,
         store=store,
         cluster=cluster,
         tracking=tracking,
+        tracking_uri=tracking_uri,
         server=server,
         api=api,
         run_secrets=run_secrets,
@@ -48,6 +51,7 @@ def environment(
         observer=observer,
         worker=make.prefect_worker(site, cluster, api, flow_runs, observer),
         deployer=make.flow_deployer(site, api),
+        models=make.models_task(site, api, tracking_uri, store, runs_args),
         tunnel=make.ui_tunnel(site),
     )
     open_ports(site, parts)
@@ -72,6 +76,7 @@ def open_ports(site: Site, parts: Parts) -> None:
         "flows": parts.flow_runs.security_group_id,
         "worker": parts.worker.service.security_group_id,
         "deployer": parts.deployer.security_group_id,
+        "models": parts.models.security_group_id,
         "tunnel": parts.tunnel.security_group_id,
     }
     servers = (("prefect", "Prefect", PREFECT_PORT), ("mlflow", "MLflow", MLFLOW_PORT))

@@ -4,6 +4,8 @@ consists of is listed in environment.py.
 
 from collections.abc import Mapping
 
+from pulumi import Input
+
 from infra.components.artifact_store import ArtifactStore, ArtifactStoreArgs
 from infra.components.budget import Budget, BudgetArgs
 from infra.components.cluster import Cluster, ClusterArgs
@@ -24,12 +26,12 @@ from infra.components.observability import (
     run_alarms,
     service_alarms,
 )
-from infra.components.one_off_task import OneOffTask, OneOffTaskArgs, deployer, tunnel
+from infra.components.one_off_task import OneOffTask, OneOffTaskArgs, deployer, models, tunnel
 from infra.components.prefect_api import API_KEY, PrefectApi
 from infra.components.prefect_server import PrefectServer
 from infra.components.secret import SecretField
 from infra.components.server import ServerArgs
-from infra.components.tracking_server import TrackingServer, TrackingServerArgs
+from infra.components.tracking_server import ADMIN, TrackingServer, TrackingServerArgs
 from infra.components.worker import Worker, WorkerArgs
 from infra.settings import Settings
 from infra.site import Site, own_prefect, own_tracking
@@ -142,21 +144,21 @@ def secrets_of_runs(
     return secrets
 
 
-def runs(site: Site, store: ArtifactStore, secrets: Mapping[str, SecretField]) -> FlowRuns:
-    """What flow runs are started with."""
-    return FlowRuns(
-        site.names("flows"),
-        FlowRunsArgs(
-            platform=site.platform,
-            placement=site.placement,
-            log_group=site.names.log_group("flows"),
-            bucket_arn=store.arn,
-            key_arn=store.key_arn,
-            source_prefixes=site.settings.source_prefixes,
-            secrets=secrets,
-        ),
-        site.opts,
+def runs_args(site: Site, store: ArtifactStore, secrets: Mapping[str, SecretField]) -> FlowRunsArgs:
+    """What flow runs are started with, and the models' task."""
+    return FlowRunsArgs(
+        platform=site.platform,
+        placement=site.placement,
+        log_group=site.names.log_group("flows"),
+        bucket_arn=store.arn,
+        key_arn=store.key_arn,
+        source_prefixes=site.settings.source_prefixes,
+        secrets=secrets,
     )
+
+
+def runs(site: Site, args: FlowRunsArgs) -> FlowRuns:
+    return FlowRuns(site.names("flows"), args, site.opts)
 
 
 def event_observer(site: Site, cluster: Cluster) -> EventObserver:
@@ -204,6 +206,24 @@ def flow_deployer(site: Site, api: PrefectApi) -> OneOffTask:
     )
     args = OneOffTaskArgs(placement=site.placement, what="Deployer", task=task)
     return OneOffTask(site.names("deployer"), args, site.opts)
+
+
+def models_task(
+    site: Site,
+    api: PrefectApi,
+    tracking_uri: Input[str],
+    store: ArtifactStore,
+    flows: FlowRunsArgs,
+) -> OneOffTask:
+    """The task of `trainyard model`."""
+    where = {"MLFLOW_TRACKING_URI": tracking_uri, "TRAINYARD_ARTIFACT_STORE": store.flows_uri}
+    if own_tracking(site.settings):
+        where["MLFLOW_TRACKING_USERNAME"] = ADMIN
+    task = models(
+        site.settings.flow_image, api, flows, where=where, log_group=site.names.log_group("models")
+    )
+    args = OneOffTaskArgs(placement=site.placement, what="Models", task=task)
+    return OneOffTask(site.names("models"), args, site.opts)
 
 
 def ui_tunnel(site: Site) -> OneOffTask:

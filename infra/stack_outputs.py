@@ -9,7 +9,7 @@ from typing import Any
 from pulumi import Input, Output
 from pydantic import BaseModel
 
-from infra.components.artifact_store import FLOWS, ArtifactStore
+from infra.components.artifact_store import ArtifactStore
 from infra.components.cluster import Cluster
 from infra.components.event_observer import EventObserver
 from infra.components.fargate import Service
@@ -22,7 +22,7 @@ from infra.components.secret import SecretField
 from infra.components.tracking_server import ADMIN, TrackingServer
 from infra.components.worker import Worker
 from infra.settings import Settings
-from trainyard.contract.naming import IMAGES, Location, repository
+from trainyard.contract.naming import Location
 from trainyard.contract.outputs import EcsWorkPool, StackOutputs
 
 
@@ -34,6 +34,8 @@ class Parts:
     store: ArtifactStore
     cluster: Cluster
     tracking: TrackingServer | None
+    tracking_uri: Input[str]
+    """MLflow's, the stack's own or the one that the settings name."""
     server: PrefectServer | None
     api: PrefectApi
     run_secrets: Mapping[str, SecretField]
@@ -41,6 +43,7 @@ class Parts:
     observer: EventObserver
     worker: Worker
     deployer: OneOffTask
+    models: OneOffTask
     tunnel: OneOffTask
 
     @property
@@ -67,15 +70,13 @@ def build(model: type[BaseModel], **fields: Input[Any]) -> Output[dict[str, Any]
 
 def stack_outputs(settings: Settings, location: Location, parts: Parts) -> Output[dict[str, Any]]:
     """StackOutputs of an environment, as a document."""
-    registry = location.registry(settings.image_account_id)
     return build(
         StackOutputs,
         stack=settings.stack,
         prefect_api_url=parts.api.url,
-        tracking_uri=parts.tracking.uri if parts.tracking else settings.tracking_uri,
-        artifact_store=Output.format("s3://{0}/{1}", parts.store.bucket, FLOWS[:-1]),
+        tracking_uri=parts.tracking_uri,
+        artifact_store=parts.store.flows_uri,
         code_dir="/app",
-        image_repositories={image: f"{registry}/{repository(image)}" for image in IMAGES},
         work_pool=_work_pool(settings, location, parts),
         active_schedules=settings.active_schedules,
         training_data=settings.training_data,
@@ -114,6 +115,7 @@ def one_off_tasks(parts: Parts) -> Output[dict[str, Any]]:
     """What starting the stack's one-off tasks takes (trainyard/aws/ecs_tasks.py)."""
     tasks: dict[str, tuple[Input[str], Input[str]]] = {
         "deployer": (parts.deployer.task.definition.arn, parts.deployer.security_group_id),
+        "models": (parts.models.task.definition.arn, parts.models.security_group_id),
         "tunnel": (parts.tunnel.task.definition.arn, parts.tunnel.security_group_id),
     }
     for name, server in (("migrate-mlflow", parts.tracking), ("migrate-prefect", parts.server)):

@@ -1,6 +1,7 @@
 """What tests of several folders share: servers on loopback and data that a machine may have."""
 
 import os
+import re
 import socket
 import subprocess
 import time
@@ -8,6 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 import httpx
@@ -32,6 +34,18 @@ TIERS = {
 }
 # For a `make` within a test: the environments are there, and one of them runs the test.
 STAMPS = ("-o.venv/.laptop", "-o.venv-infra/.infra", "-o.venv-policy/.policy")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a tier or a folder that there isn't, with the one that was meant."""
+    tiers = set(re.findall(r"\w+", config.getoption("markexpr"))) - {"and", "or", "not"}
+    named = {each.partition("::")[0].rstrip("/") for each in config.args}
+    there = [f"{path.relative_to(ROOT)}" for path in (ROOT / "tests").rglob("*")]
+    folders = {each for each in named if not Path(config.invocation_params.dir, each).exists()}
+    for given, known in ((tiers - TIERS.keys(), [*TIERS]), (folders, there)):
+        for each in given:
+            meant = get_close_matches(each, known, n=1) or known[:9]
+            raise pytest.UsageError(f"there is no {each}; did you mean {', '.join(meant)}?")
 
 
 @pytest.hookimpl(tryfirst=True)  # before the choice of tiers
@@ -69,6 +83,8 @@ def pytest_terminal_summary(
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server of its own for the flows under test; gives its API's URL."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
     from prefect.settings import (
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -79,6 +95,8 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     from prefect.testing.utilities import prefect_test_harness
 
+    from trainyard.prefect.register import CONCURRENCY_LIMITS
+
     settings = {
         # each heartbeat thread costs a synchronous flow a second at its end
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
@@ -87,6 +105,10 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
     }
     with temporary_settings(settings), prefect_test_harness(server_startup_timeout=120):
+        with get_client(sync_client=True) as client:
+            for name, limit in CONCURRENCY_LIMITS.items():
+                wanted = GlobalConcurrencyLimitCreate(name=name, limit=limit)
+                client.create_global_concurrency_limit(wanted)
         yield PREFECT_API_URL.value()
 
 

@@ -94,7 +94,7 @@ def test_what_a_page_gives_to_make_is_taken(page: Path) -> None:
     [
         ("up", {"stack": "dev"}, "did you mean STACK=?"),
         ("demo", {"TRAILS": "3"}, "did you mean TRIALS=?"),
-        ("demo", {"STACK": "dev"}, "it takes DATA= TRAIN="),
+        ("demo", {"STACK": "dev"}, "it takes FLOW= DATA= TRAIN="),
         ("image", {"CPU": "arm"}, '"arm64"'),
         ("drift", {}, "`make drift STACK=dev`"),
         ("preview", {"BASE": "origin/main"}, "`make preview STACK=dev`"),
@@ -136,6 +136,24 @@ def test_make_refuses_it_too(typed: list[str], told: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("TIERS=unit sever", "there is no sever; did you mean server?"),
+        ("TESTS=tests/flws", "there is no tests/flws; did you mean tests/flows?"),
+    ],
+)
+def test_tests_that_there_are_not_are_refused_with_those_that_were_meant(
+    given: str, meant: str
+) -> None:
+    environments = ("policy", "emulator", "infra", "checkov")
+    built = [f"-o.venv-{each}/.{each}" for each in environments]
+    done = make("test", given, "-o.venv/.dev", "-o.go/.built", *built)
+    assert done.returncode == 2
+    assert meant in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_of_several_words_each_takes_what_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """`make publish release STACK=dev`: only the second one takes the variable."""
     for given in (["check", "lint", "JOBS=1"], ["check", "JOBS=1"]):
@@ -168,6 +186,87 @@ def test_make_clean_is_about_this_folder_whatever_the_shell_says() -> None:
 
 def test_a_stack_may_come_from_the_shell() -> None:
     assert "no infra/Pulumi.dve.yaml; did you mean dev?" in make("drift", STACK="dve").stderr
+
+
+# --- an installation that fails -------------------------------------------------------------------
+def install(folder: Path, **environment: str) -> str:
+    """What make says where it can't build its uv, in a clone that has nothing yet."""
+    (folder / "requirements").mkdir(exist_ok=True)
+    (folder / "requirements/uv.txt").write_text((ROOT / "requirements/uv.txt").read_text())
+    (folder / "Makefile").write_text(MAKEFILE)
+    names = ("PIP_", "UV_", "HTTP_", "HTTPS_", "ALL_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(names)}
+    done = subprocess.run(
+        ["make", "--no-print-directory", ".uv/bin/uv"],
+        cwd=folder,
+        env={**kept, "PIP_RETRIES": "0", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    return done.stdout + done.stderr
+
+
+def python_that(folder: Path, does: str) -> str:
+    """A Python that is new enough, and can't make an environment."""
+    path = folder / "python"
+    path.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit 0\n{does}\nexit 1\n')
+    path.chmod(0o755)
+    return f"{path}"
+
+
+@pytest.mark.parametrize("python", ["/usr/bin/nope", "ls"])
+def test_a_python_that_isnt_one_is_told_by_its_setting(python: str, tmp_path: Path) -> None:
+    said = install(tmp_path, PYTHON=python)
+    assert f"PYTHON={python} is no Python 3.11 or newer" in said
+    assert "venv" not in said
+
+
+@pytest.mark.parametrize("setting", ["UV_INDEX_URL", "PIP_INDEX_URL", "HTTPS_PROXY"])
+def test_an_index_that_does_not_answer_is_told_by_its_setting(setting: str, tmp_path: Path) -> None:
+    environment = {setting: "http://127.0.0.1:9/simple"}
+    if setting != "UV_INDEX_URL":  # one really asks, for that takes ten seconds
+        said = "ERROR: No matching distribution found for uv (from versions: none)"
+        environment["PYTHON"] = python_that(tmp_path, f"echo '{said}'")
+    said = install(tmp_path, **environment)
+    assert f"No package index answers as it should. Set in this shell: {setting}. " in said
+    assert "UV_DEFAULT_INDEX or PIP_INDEX_URL" in said
+    assert "No matching distribution" not in said
+
+
+def test_locks_that_cannot_be_written_say_why_and_stay(tmp_path: Path) -> None:
+    install(tmp_path, PYTHON=python_that(tmp_path, "exit 1"))
+    uv = tmp_path / ".uv/bin/uv"
+    uv.parent.mkdir(parents=True)
+    uv.write_text(
+        "#!/bin/sh\necho 'error: Failed to fetch: http://127.0.0.1:9/simple/uv/'\nexit 2\n"
+    )
+    uv.chmod(0o755)
+    done = subprocess.run(
+        ["make", "lock"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "No package index answers as it should." in done.stderr
+    assert sorted(path.name for path in (tmp_path / "requirements").iterdir()) == ["uv.txt"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("echo 'OSError: [Errno 28] No space left on device' >&2", "The disk is full: df -h . "),
+        ("echo 'Disk quota exceeded'", "The disk is full: df -h . "),
+        ("echo 'ensurepip is not available'", "apt install python3-venv"),
+        ("echo 'something else'", "something else\n"),
+    ],
+)
+def test_what_stopped_an_installation_is_told_with_the_next_step(
+    fault: str, told: str, tmp_path: Path
+) -> None:
+    said = install(tmp_path, PYTHON=python_that(tmp_path, fault))
+    assert told in said
+    assert not (tmp_path / ".make-probe").exists()
 
 
 def test_what_make_starts_isnt_given_its_variables(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
+from trainyard import __version__
 from trainyard.contract.naming import REHEARSAL
 from trainyard.paths import PROGRAM, REPO
 from trainyard.tools import command_line
@@ -35,9 +36,10 @@ app = App(
     "undo it. `make` knows the same words, and options as variables: `make demo KEEP=1 DATA=tlc` "
     "is `trainyard demo --keep --data tlc`, `make up STACK=dev` is `trainyard up dev`.",
     help_formatter="default" if sys.stdout.isatty() else "plain",
-    default_parameter=Parameter(negative=""),
+    default_parameter=Parameter(negative="", show_default=lambda value: value or None),
     usage="Usage: trainyard COMMAND [STACK] [OPTIONS]",
-    version_flags=[],
+    version=__version__,
+    version_flags=["--version"],
     error_formatter=command_line.usage_error,
 )
 app.config = (partial(command_line.options_given_to_make, others=app),)
@@ -48,27 +50,16 @@ CHECK = Group("Check it", sort_key=3)
 _order = count()
 
 Cpu = Literal["x86_64", "arm64"]
-StackName = Annotated[
-    str,
-    Parameter(
-        help="Such as dev, whose settings are infra/Pulumi.dev.yaml; `rehearsal` is the one on the "
-        "emulator."
-    ),
-]
-LaptopOrStack = Annotated[
-    str | None,
-    Parameter(
-        help="Such as dev, whose settings are infra/Pulumi.dev.yaml; `rehearsal` is the one on the "
-        "emulator. Without it, this laptop's.",
-    ),
-]
-Database = Annotated[
-    str,
-    Parameter(
-        help="The revision that Prefect's database goes back to first, where the release has an "
-        "older Prefect: see docs/operations.md.",
-    ),
-]
+_STACK = (
+    "Such as dev, whose settings are infra/Pulumi.dev.yaml; `rehearsal` is the one on the emulator."
+)
+_DATABASE = (
+    "The revision that Prefect's database goes back to first, where the release has an older "
+    "Prefect: see docs/operations.md."
+)
+StackName = Annotated[str, Parameter(help=_STACK)]
+LaptopOrStack = Annotated[str | None, Parameter(help=f"{_STACK} Without it, this laptop's.")]
+Database = Annotated[str, Parameter(help=_DATABASE)]
 
 
 def command(group: Group) -> Callable[..., Any]:
@@ -79,41 +70,20 @@ def command(group: Group) -> Callable[..., Any]:
 
 
 # --- which stack ----------------------------------------------------------------------------------
-def open_stack(stack: str, *, released: bool = False) -> "Pulumi":
-    """Give a stack's `pulumi`; the rehearsal's emulator is started for it.
+def open_stack(stack: str, *, start: bool = False, released: bool = False) -> "Pulumi":
+    """Give a stack's `pulumi`.
 
     Args:
-        stack: its name.
-        released: it runs images of a release, so none of this clone have to be built.
-
-    Raises:
-        StackError: there is no such stack.
-    """
-    if stack != REHEARSAL:
-        return _on_aws(stack)
-    from trainyard.rehearsal.target import opened
-
-    return opened(released=released)
-
-
-def running_stack(stack: str, *, released: bool = False) -> "Pulumi":
-    """Give a stack's `pulumi`, as the last command left it.
-
-    Args:
-        stack: its name.
-        released: it shall run the images of a release.
+        start: start the rehearsal's emulator where it doesn't run.
+        released: the stack runs images of a release, so none of this clone have to be built.
 
     Raises:
         StackError: there is no such stack, or the rehearsal isn't up.
     """
-    if stack != REHEARSAL:
-        return _on_aws(stack)
-    from trainyard.rehearsal.target import found
+    if stack == REHEARSAL:
+        from trainyard.rehearsal import target
 
-    return found(released=released)
-
-
-def _on_aws(stack: str) -> "Pulumi":
+        return (target.opened if start else target.found)(released=released)
     from trainyard.aws.pulumi_cli import Pulumi
 
     if not re.fullmatch(r"[a-z][a-z0-9-]*", stack):
@@ -132,7 +102,8 @@ def _on_aws(stack: str) -> "Pulumi":
 @command(RUN)
 def demo(
     *,
-    data: str = "synthetic",
+    flow: str = "taxi",
+    data: str | None = None,
     train: str | None = None,
     valid: str | None = None,
     trials: int | None = None,
@@ -141,29 +112,26 @@ def demo(
     """Train a model end to end: stack up, one deployment run, a summary, down.
 
     - **Changes**: starts Prefect, MLflow and a worker on loopback ports, in .trainyard. The model
-      takes the alias `champion` in this laptop's registry.
+      becomes the champion in this laptop's registry, if it beats the one that is there.
     - **Costs**: about a minute; `--data tlc` downloads two months once.
     - **Undo**: nothing is left running. `make clean` removes what it wrote.
 
-    Parameters
-    ----------
-    data
-        synthetic (as without it), tlc (New York's public files), a folder, s3:// or https://
-    train
-        The month to train on, as YYYY-MM.
-    valid
-        The month to validate on, as YYYY-MM.
-    trials
-        How many trials to search.
-    keep
-        Leave the stack up, to look around.
+    Args:
+        flow: Which pipeline: taxi (as without it), or another folder of flows/ whose deployment in
+            prefect.yaml has the tag `demo`.
+        data: synthetic (as without it), a folder, or what else the flow's `data` or `data_path`
+            may be: for taxi tlc (New York's public files), s3:// or https://
+        train: The month to train on, as YYYY-MM.
+        valid: The month to validate on, as YYYY-MM.
+        trials: How many trials to search.
+        keep: Leave the stack up, to look around.
     """
     from trainyard.laptop import commands
     from trainyard.laptop.demo import demo as run_demo
-    from trainyard.laptop.demo import run_parameters
+    from trainyard.laptop.parameters import demo_of
 
     return commands.run(
-        lambda stack: run_demo(stack, run_parameters(data, train, valid, trials), keep=keep)
+        lambda stack: run_demo(stack, demo_of(flow, data, train, valid, trials), keep=keep)
     )
 
 
@@ -183,23 +151,21 @@ def up(stack: LaptopOrStack = None, /) -> int | None:
     from trainyard.aws import stack as operations
     from trainyard.tools.console import say
 
-    say(operations.up(open_stack(stack))["next"])
+    say(operations.up(open_stack(stack, start=True))["next"])
     return None
 
 
 @command(RUN)
-def down(
-    stack: LaptopOrStack = None,
-    /,
-    *,
-    quiet: Annotated[bool, Parameter(help="Print nothing.")] = False,
-) -> int | None:
+def down(stack: LaptopOrStack = None, /, *, quiet: bool = False) -> int | None:
     """Stop the laptop stack, or destroy a stack on AWS.
 
     - **Changes**: on a laptop, processes end and all data stays. On AWS every resource goes, unless
       some are protected (`durable: true`): then it names them and removes nothing.
     - **Costs**: nothing; on AWS, what is gone costs nothing more.
     - **Undo**: `trainyard up`. On AWS destroyed data is gone, but for the database's last snapshot.
+
+    Args:
+        quiet: Print nothing.
     """
     if stack is None:
         from trainyard.laptop import commands
@@ -212,7 +178,7 @@ def down(
         return None
     from trainyard.aws import stack as operations
 
-    operations.down(open_stack(stack))
+    operations.down(open_stack(stack, start=True))
     return None
 
 
@@ -228,27 +194,88 @@ def status(stack: LaptopOrStack = None, /) -> int | None:
         return commands.run(commands.status)
     from trainyard.aws import stack as operations
 
-    operations.status(running_stack(stack))
+    operations.status(open_stack(stack))
     return None
 
 
 @command(RUN)
-def deploy(stack: LaptopOrStack = None, /) -> int | None:
+def deploy(stack: LaptopOrStack = None, /, *, schedules: bool = False) -> int | None:
     """Register the stack with Prefect, then `prefect deploy --all`.
 
     - **Changes**: the stack's work pool, automations and deployments in Prefect become what the
       settings and prefect.yaml say; deployments that are gone from the file are deleted.
     - **Costs**: nothing but the runs that schedules start.
     - **Undo**: the earlier prefect.yaml, and `deploy` again.
+
+    Args:
+        schedules: On a laptop, let prefect.yaml's schedules start runs; without it they rest.
     """
     if stack is None:
         from trainyard.laptop import commands
 
-        return commands.run(commands.register_and_deploy)
+        return commands.run(partial(commands.register_and_deploy, schedules=schedules))
+    if schedules:
+        raise StackError(
+            "on AWS the setting activeSchedules says whether schedules start runs: "
+            f"infra/Pulumi.{stack}.yaml"
+        )
     from trainyard.aws import stack as operations
 
-    operations.deploy(running_stack(stack))
+    operations.deploy(open_stack(stack))
     return None
+
+
+ModelAction = Literal["list", "card", "promote", "rollback", "reproduce"]
+
+
+@command(RUN)
+def model(
+    action: ModelAction,
+    name: str = "",
+    stack: LaptopOrStack = None,
+    /,
+    *,
+    force: str = "",
+    reason: str = "",
+) -> int:
+    """List registered models, show a model's card, promote, take back or reproduce a version.
+
+    `list` compares a model's versions, or lists all models; `card` shows what a version is and what
+    the gate said; `promote` compares it with the champion and promotes it if it wins, or says yes
+    to a run that waits for it; `rollback` makes the previous champion the champion again;
+    `reproduce` trains a version again from what the registry recorded, and compares predictions.
+
+    - **Changes**: `promote` and `rollback` move the registry's aliases; the others nothing.
+    - **Costs**: on AWS a small task for a minute or two; `reproduce` as long as the training took.
+    - **Undo**: `trainyard model promote NAME/VERSION --force REASON` makes any version the
+      champion.
+
+    Args:
+        action: What to do.
+        name: NAME, NAME@ALIAS or NAME/VERSION, such as taxi-trip-duration@champion. Without an
+            alias `promote` takes the challenger, `card` and `reproduce` take the champion.
+        force: `promote`: make it the champion without a comparison, for this reason.
+        reason: `rollback`: why, for those who read the registry later.
+    """
+    if not name and action != "list":
+        raise StackError(f"which model? `trainyard model {action} NAME`; `model list` lists them")
+    if action == "rollback" and not reason:
+        raise StackError(f"why? `trainyard model rollback {name} --reason TEXT`")
+    options = {"promote": ("--force", force), "rollback": ("--reason", reason)}
+    for of, (option, value) in options.items():
+        if value and of != action:
+            raise StackError(f"`{action}` takes no {option}: it is for `{of}`")
+    option, value = options.get(action, ("", ""))
+    given = [f"{option}={value}"] if value else []
+    arguments = [action, *filter(None, [name]), *given]
+    if stack is None:
+        from trainyard.laptop import commands
+
+        return commands.run(partial(commands.model, arguments=arguments))
+    from trainyard.aws import stack as operations
+
+    operations.model(open_stack(stack), arguments)
+    return 0
 
 
 # --- run it on AWS --------------------------------------------------------------------------------
@@ -260,12 +287,9 @@ def image(*, cpu: Cpu = "x86_64", tags: bool = False) -> int | None:
     - **Costs**: some 3 GB of disk, and minutes the first time.
     - **Undo**: `docker image rm`.
 
-    Parameters
-    ----------
-    cpu
-        What they run on; x86_64 without it.
-    tags
-        Print the content tag of each instead, and build nothing.
+    Args:
+        cpu: What they run on; x86_64 without it.
+        tags: Print the content tag of each instead, and build nothing.
     """
     from trainyard.delivery import images
 
@@ -284,10 +308,8 @@ def publish(*, cpu: Cpu = "x86_64") -> None:
     - **Costs**: about 0.10 $ a GB and month in ECR; old images expire by themselves.
     - **Undo**: nothing runs them until a release.
 
-    Parameters
-    ----------
-    cpu
-        What they run on; x86_64 without it.
+    Args:
+        cpu: What they run on; x86_64 without it.
     """
     from trainyard.delivery.publish import publish_release
 
@@ -305,7 +327,9 @@ def release(stack: StackName, /, *, database: Database = "") -> int:
     """
     from trainyard.delivery.release import deliver
 
-    return deliver("release", stack, partial(open_stack, stack, released=True), database)
+    return deliver(
+        "release", stack, partial(open_stack, stack, start=True, released=True), database
+    )
 
 
 @command(AWS)
@@ -318,7 +342,7 @@ def rollback(stack: StackName, /, *, database: Database = "") -> int:
     """
     from trainyard.delivery.release import deliver
 
-    return deliver("rollback", stack, partial(running_stack, stack, released=True), database)
+    return deliver("rollback", stack, partial(open_stack, stack, released=True), database)
 
 
 @command(AWS)
@@ -331,17 +355,12 @@ def smoke(stack: StackName, /) -> int:
     """
     from trainyard.delivery.release import deliver
 
-    return deliver("smoke", stack, partial(running_stack, stack))
+    return deliver("smoke", stack, partial(open_stack, stack))
 
 
 @command(AWS)
 def bootstrap(
-    stack: Annotated[str, Parameter(help="An environment to prepare too, such as dev.")] = "",
-    /,
-    *,
-    repo: str = "",
-    owner_id: str = "",
-    repository_id: str = "",
+    stack: str = "", /, *, repo: str = "", owner_id: str = "", repository_id: str = ""
 ) -> None:
     """Make what an AWS account has once: Pulumi's state, the stack `account`.
 
@@ -351,14 +370,11 @@ def bootstrap(
     - **Costs**: 1 $ a month for the key; images and state by their size.
     - **Undo**: docs/aws.md, "The end".
 
-    Parameters
-    ----------
-    repo
-        owner/name of the GitHub repository that deploys.
-    owner_id
-        The number of its owner; without it `gh` is asked.
-    repository_id
-        Its own number; without it `gh` is asked.
+    Args:
+        stack: An environment to prepare too, such as dev.
+        repo: owner/name of the GitHub repository that deploys.
+        owner_id: The number of its owner; without it `gh` is asked.
+        repository_id: Its own number; without it `gh` is asked.
     """
     from trainyard.aws.bootstrap import bootstrap as make
 
@@ -371,16 +387,15 @@ def preview(stack: StackName, /, *, base: str = "") -> int | None:
 
     - **Changes**: nothing, and it costs nothing. (`rehearsal` starts its emulator.)
 
-    Parameters
-    ----------
-    base
-        A branch or commit: write a pull request's comment against it, in .trainyard/preview.md.
+    Args:
+        base: A branch or commit: write a pull request's comment against it, in
+            .trainyard/preview.md.
     """
     if base:
         from trainyard.aws.pr_comment import preview_change
 
         return preview_change(stack, base)
-    open_stack(stack).preview()
+    open_stack(stack, start=True).preview()
     return None
 
 
@@ -394,48 +409,42 @@ def drift(stack: StackName, /, *, issue: bool = False) -> int:
     - **Changes**: nothing in AWS, and it costs nothing; the report is .trainyard/drift.md.
     - **Undo**: the report says how what it finds is undone, or kept.
 
-    Parameters
-    ----------
-    issue
-        Keep one issue of it on GitHub, open while there is drift.
+    Args:
+        issue: Keep one issue of it on GitHub, open while there is drift.
     """
     from trainyard.aws.drift import drift as look
 
-    return look(stack, partial(running_stack, stack), issue=issue)
+    return look(stack, partial(open_stack, stack), issue=issue)
 
 
 @command(AWS)
-def doctor(
-    stack: Annotated[
-        str,
-        Parameter(
-            help="Of infra/Pulumi.STACK.yaml: its AWS account and services too.", show_default=False
-        ),
-    ] = "",
-    /,
-) -> int:
+def doctor(stack: str = "", /) -> int:
     """Say what is wrong here, and what to do.
 
     - **Changes**: nothing, and it costs nothing.
+
+    Args:
+        stack: Of infra/Pulumi.STACK.yaml: its AWS account and services too.
     """
     if stack == REHEARSAL:
         raise StackError("a rehearsal is in no AWS account: `make rehearse` looks at it")
     from trainyard.aws.doctor import doctor as look
+    from trainyard.laptop.doctor import laptop
+    from trainyard.prefect.health import tell
 
-    return look(stack)
+    failed = 0 if stack else tell(laptop())
+    return failed | look(stack)
 
 
 @command(AWS)
-def cost(
-    stack: Annotated[
-        str, Parameter(help="Of infra/Pulumi.STACK.yaml; without it, each profile.")
-    ] = "",
-    /,
-) -> int:
+def cost(stack: str = "", /) -> int:
     """Say what a stack costs a month while nothing trains, by component.
 
     - **Changes**: nothing, and it costs nothing. Prices are those of infra/estimate/prices.json,
       in US dollars.
+
+    Args:
+        stack: Of infra/Pulumi.STACK.yaml; without it, each profile.
     """
     # The program's environment: it runs the program to see what it asks for.
     python = REPO / ".venv-infra/bin/python"
@@ -455,7 +464,7 @@ def ui(stack: StackName, /) -> None:
     """
     from trainyard.aws.tunnel import ui as open_pages
 
-    open_pages(running_stack(stack))
+    open_pages(open_stack(stack))
 
 
 @command(AWS)
@@ -468,12 +477,10 @@ def rehearse(
     - **Costs**: about 8 minutes; nothing in AWS.
     - **Undo**: nothing is left, or with `--keep` `trainyard down rehearsal`.
 
-    Parameters
-    ----------
-    prefect
-        Who runs Prefect's API: a server in the stack (as without it), or a stand-in for the cloud.
-    keep
-        Leave the stack up: without its last step, or after a failure.
+    Args:
+        prefect: Who runs Prefect's API: a server in the stack (as without it), or a
+            stand-in for the cloud.
+        keep: Leave the stack up: without its last step, or after a failure.
     """
     from trainyard.rehearsal.rehearse import rehearse_command
 
@@ -488,12 +495,10 @@ def drills(*, only: str = "", keep: bool = False) -> int:
     - **Costs**: about 20 minutes for all; nothing in AWS.
     - **Undo**: nothing is left, or with `--keep` `trainyard down rehearsal`.
 
-    Parameters
-    ----------
-    only
-        One drill of docs/reliability.md, or `today`: the third of them that CI runs today.
-    keep
-        Leave the stack up, so that the next drill needn't start one.
+    Args:
+        only: One drill of docs/reliability.md, or `today`: the third of them that CI runs
+            today.
+        keep: Leave the stack up, so that the next drill needn't start one.
     """
     from trainyard.rehearsal.drill_runner import drills_command
 
@@ -507,10 +512,8 @@ def lint(file: Path | None = None, /) -> int:
 
     - **Changes**: nothing. It imports the flows that the file names.
 
-    Parameters
-    ----------
-    file
-        Another file than this repository's.
+    Args:
+        file: Another file than this repository's.
     """
     from trainyard.prefect.lint import lint as look
 

@@ -4,12 +4,14 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import yaml
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
 CONTENT_TAG = "trainyard.sha256"
@@ -43,12 +45,49 @@ def load_champion(
 
     client = MlflowClient(tracking_uri or None)
     version = client.get_model_version_by_alias(model_name, alias)
-    what = f"{model_name} version {version.version}"
-    uri = client.get_model_version_download_uri(model_name, str(version.version))
+    return skops.io.loads(_checked_file(*_identity(client, version)), trusted=list(trusted_types))
+
+
+def load_version(client: MlflowClient, version: ModelVersion, trusted_types: Sequence[str]) -> Any:
+    """Load a registered version, as `load_champion` does."""
+    import skops.io
+
+    return skops.io.loads(version_file(client, version), trusted=list(trusted_types))
+
+
+def version_file(client: MlflowClient, version: ModelVersion) -> bytes:
+    """The model's file as skops wrote it, once all of the version's files were checked.
+
+    A process fetches it once: a run needs its own model and the champion's several times.
+
+    Raises:
+        ModelRefusedError: its files aren't those that were registered, or would be unpickled.
+    """
+    return _file_once(*_identity(client, version))
+
+
+def _identity(client: MlflowClient, version: ModelVersion) -> tuple[str, str, str, str]:
+    recorded = version.tags.get(CONTENT_TAG, "")
+    return client.tracking_uri, version.name, str(version.version), recorded
+
+
+def _checked_file(tracking_uri: str, model: str, number: str, recorded: str) -> bytes:
+    what = f"{model} version {number}"
+    uri = MlflowClient(tracking_uri).get_model_version_download_uri(model, number)
     with tempfile.TemporaryDirectory() as folder:
-        files = _fetched(uri, client.tracking_uri, Path(folder))
-        require_registered_content(content_hash(files), version.tags, what)
-        return skops.io.load(_skops_file(files, what), trusted=list(trusted_types))
+        files = _fetched(uri, tracking_uri, Path(folder))
+        require_registered_content(content_hash(files), recorded, what)
+        return _skops_file(files, what).read_bytes()
+
+
+_file_once = lru_cache(maxsize=4)(_checked_file)
+
+
+def logged_file(uri: str, tracking_uri: str) -> bytes:
+    """The file of a model that was logged just now, as skops wrote it."""
+    mlflow.set_tracking_uri(tracking_uri)  # what fetches a logged model asks MLflow's globals
+    with tempfile.TemporaryDirectory() as folder:
+        return _skops_file(_fetched(uri, tracking_uri, Path(folder)), uri).read_bytes()
 
 
 def hash_of_model(uri: str, tracking_uri: str) -> str:
@@ -66,13 +105,13 @@ def content_hash(files: Path) -> str:
     return whole.hexdigest()
 
 
-def require_registered_content(found: str, tags: dict[str, str], what: str) -> None:
+def require_registered_content(found: str, recorded: str, what: str) -> None:
     """Stop unless the hash is the one that was recorded.
 
     Raises:
         ModelRefusedError: it isn't, or none was.
     """
-    if not (recorded := tags.get(CONTENT_TAG)):
+    if not recorded:
         raise ModelRefusedError(
             f"{what} has no tag {CONTENT_TAG}: no training run registered it, or one from before "
             "there was a content hash; train again"
@@ -87,13 +126,19 @@ def require_registered_content(found: str, tags: dict[str, str], what: str) -> N
 def _fetched(uri: str, tracking_uri: str, folder: Path) -> Path:
     """Copy a model's files into `folder`: what is hashed there is what is loaded."""
     mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=tracking_uri)
-    (found,) = folder.rglob("MLmodel")
+    described = list(folder.rglob("MLmodel"))
+    if len(described) != 1:
+        raise ModelRefusedError(
+            f"{uri} has {len(described)} files named MLmodel, and a model has one: find out who "
+            "changed its files, and train again"
+        )
+    found = described[0].parent
     # what is no part of it goes from the copy: MLflow's note of this download, and bytecode that
     # loads have left beside the sources, which Python would prefer to them
-    (found.parent / "registered_model_meta").unlink(missing_ok=True)
-    for cache in list(found.parent.rglob("__pycache__")):
+    (found / "registered_model_meta").unlink(missing_ok=True)
+    for cache in list(found.rglob("__pycache__")):
         shutil.rmtree(cache)
-    return found.parent
+    return found
 
 
 def _skops_file(files: Path, what: str) -> Path:

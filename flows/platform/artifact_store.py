@@ -5,6 +5,7 @@ S3 takes its endpoint, region and credentials from the environment as every AWS 
 """
 
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -82,6 +83,37 @@ def read(path: UPath) -> bytes:
     with _explained("read", path):
         content: bytes = path.read_bytes()
     return content
+
+
+@contextmanager
+def local_file(path: UPath) -> Iterator[Path]:
+    """A file as one of this machine while a block runs: itself, or a copy made piece by piece.
+
+    Raises:
+        ArtifactStoreError: the file is missing or cannot be read.
+    """
+    if _is_local(path):
+        with _explained("read", path), path.open("rb"):
+            pass
+        yield Path(path.path)
+        return
+    with tempfile.NamedTemporaryFile() as copy:
+        with _explained("read", path), path.open("rb") as file:
+            shutil.copyfileobj(file, copy, 1 << 20)
+        copy.flush()
+        yield Path(copy.name)
+
+
+def files_in(folder: UPath, pattern: str) -> list[UPath] | None:
+    """The files of a folder that fit a pattern, by name; None where there is no such folder.
+
+    Raises:
+        ArtifactStoreError: it cannot be listed.
+    """
+    with _explained("read", folder):
+        if not folder.is_dir():
+            return None
+        return sorted(folder.glob(pattern), key=str)
 
 
 def sha256(path: UPath) -> str:

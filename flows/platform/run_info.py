@@ -4,7 +4,7 @@ import inspect
 import os
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -45,6 +45,8 @@ class RunInfo:
     """Its flow's file and function."""
     commit: str = ""
     """The code's, with `-dirty` if files differ from it; empty where nothing knows it."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """With the flow's own defaults."""
 
     def experiment_name(self, prefix: str) -> str:
         """A name that sorts by the scheduled time, like `taxi-train 2026-03-05 06:00:00.000Z`."""
@@ -70,8 +72,19 @@ def current_run() -> RunInfo:
         scheduled=scheduled.astimezone(UTC),
         url=url_for("flow-run", run.id) or "",
         entrypoint=_entrypoint(flow.fn) if flow else "",
-        commit=_commit(),
+        commit=code_commit(),
+        parameters=dict(getattr(context, "parameters", None) or run.parameters),
     )
+
+
+def current_image() -> str:
+    """The image that this flow run's container was started from; empty where it has none."""
+    context = FlowRunContext.get()
+    deployment = context.flow_run.deployment_id if context and context.flow_run else None
+    if "TRAINYARD_COMMIT" not in os.environ or deployment is None:  # which every image sets
+        return ""
+    with get_client(sync_client=True) as client:
+        return str(client.read_deployment(deployment).job_variables.get("image", ""))
 
 
 def _entrypoint(function: Callable[..., Any]) -> str:
@@ -81,7 +94,7 @@ def _entrypoint(function: Callable[..., Any]) -> str:
 
 
 @cache
-def _commit() -> str:
+def code_commit() -> str:
     """What an image was built from, else what the clone is at."""
     if built_from := os.environ.get("TRAINYARD_COMMIT"):
         return built_from

@@ -5,6 +5,8 @@ pool gives it. A shell gets the same from `. .trainyard/env`.
 import os
 from dataclasses import dataclass
 
+DATABASE = "TRAINYARD_FLOWS_DATABASE"
+
 
 class SettingsError(RuntimeError):
     """A setting is missing: the message names it and says who sets it."""
@@ -18,13 +20,15 @@ class Settings:
     """A folder, or `s3://bucket/prefix`."""
     tracking_uri: str
     """MLflow's."""
+    database: str = ""
+    """The flows' own, as postgresql://user:password@host/name; empty where there is none."""
 
 
 def load_settings() -> Settings:
-    """Read TRAINYARD_ARTIFACT_STORE and MLFLOW_TRACKING_URI.
+    """Read TRAINYARD_ARTIFACT_STORE, MLFLOW_TRACKING_URI and, if it is set, DATABASE.
 
     Raises:
-        SettingsError: one has no value; all that is missing is named at once.
+        SettingsError: one of the first two has no value; all that is missing is named at once.
     """
     names = ("TRAINYARD_ARTIFACT_STORE", "MLFLOW_TRACKING_URI")
     store, tracking_uri = (os.environ.get(name, "") for name in names)
@@ -35,4 +39,4 @@ def load_settings() -> Settings:
             "`make deploy` registers. In a shell, start the stack with `make up` and load its "
             "environment with `. .trainyard/env`"
         )
-    return Settings(store, tracking_uri)
+    return Settings(store, tracking_uri, os.environ.get(DATABASE, ""))

@@ -15,7 +15,8 @@ PERSISTED_BY_WORKSPACE: dict[str, Any] = PERSISTED | {"cache_policy": INPUTS + T
 
 def _may_pass(task: object, run: object, state: Any) -> bool:
     """Bad data stays bad, a place that isn't there stays away: other faults are tried again."""
-    error = state.result(raise_on_failure=False)
+    # of an async task too, in which it would be a coroutine
+    error = state.result(raise_on_failure=False, _sync=True)
     absent = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
     return not isinstance(error, ValueError) and not isinstance(error.__cause__, absent)
 

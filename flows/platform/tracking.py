@@ -24,6 +24,8 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 # MLflow shows its pages for language models unless a link says otherwise.
 PAGES = "workflowType=machine_learning"
+# What loading an XGBoost model needs, for `log_pipeline`. xgboost-cpu has no wheels for a Mac.
+XGBOOST = {"xgboost-cpu": 'sys_platform == "linux"', "xgboost": 'sys_platform != "linux"'}
 # In MLflow's words, what a run did with a data set.
 TRAINING, VALIDATION = "training", "validation"
 
@@ -57,12 +59,13 @@ class Experiment(BaseModel):
 
 
 class InputData(BaseModel):
-    """A file that a run read."""
+    """A data set that a run read."""
 
     name: str
     sha256: str
     uri: str
     rows: int
+    """Of the whole of it."""
 
 
 def open_experiment(tracking_uri: str, prefix: str, run: RunInfo) -> Experiment:
@@ -183,9 +186,9 @@ def log_pipeline(
     run_id: str,
     pipeline: Any,
     example: pd.DataFrame,
-    trusted_types: list[str],
+    trusted_types: Sequence[str],
     packages: Sequence[str | Mapping[str, str]],
-    figures: Mapping[str, Any],
+    figures: Mapping[str, Any] | None = None,
 ) -> str:
     """Add a scikit-learn pipeline and its figures to a run.
 
@@ -220,9 +223,9 @@ def log_pipeline(
             pip_requirements=pinned(packages),
             code_paths=[str(Path(__file__).parents[1])],
             serialization_format="skops",
-            skops_trusted_types=trusted_types,
+            skops_trusted_types=list(trusted_types),
         )
-        for file, figure in figures.items():
+        for file, figure in (figures or {}).items():
             mlflow.log_figure(figure, file)
     return str(model.model_uri)
 

@@ -12,13 +12,10 @@ import polars as pl
 from upath import UPath
 
 from flows.platform.artifact_store import ArtifactStoreError, parquet_outline, read_parquet
+from flows.platform.contract import ContractError, Numbered, lossless, sort_rows
 from flows.taxi.months import parse_month
 
 logger = logging.getLogger(__name__)
-
-
-class ContractError(ValueError):
-    """A month that training must not use: the message names the file, the fault and what to do."""
 
 
 class Trips(dy.Schema):
@@ -166,37 +163,9 @@ def check(raw: pl.DataFrame, month: str, file: str, max_bad_share: float) -> Che
         ContractError: what `conform` refuses, or more bad rows than `max_bad_share`.
         ValueError: `month` is not a month.
     """
-    schema = _trips_of(month)
     trips = conform(raw, file).with_row_index("row")
-    good, failure = schema.filter(trips)
-    broken = failure.details()
-    # in the order of the columns: a missing timestamp counts before the duration it leaves missing
-    rules = [
-        rule
-        for column in Trips.column_names()
-        for rule in broken.columns
-        if rule.startswith(f"{column}|")
-    ]
-    bad = broken.select(
-        "row",
-        rule=pl.coalesce(
-            pl.col("unreadable") + " unreadable",
-            *(
-                pl.when(pl.col(rule) == "invalid").then(pl.lit(_named(schema, rule)))
-                for rule in rules
-            ),
-        ),
-    )
-    counts = dict(
-        bad["rule"].value_counts().sort("count", "rule", descending=[True, False]).iter_rows()
-    )
-    if bad.height > max_bad_share * raw.height:
-        listed = ", ".join(f"{rule} ({count:,})" for rule, count in counts.items())
-        raise ContractError(
-            f"{file}: {bad.height:,} of {raw.height:,} rows can't be used "
-            f"({bad.height / raw.height:.1%}, the limit is {max_bad_share:.1%}): {listed}; "
-            "correct the file, or raise the limit if the month is right as it is"
-        )
+    faults = trips.with_columns(fault=pl.col("unreadable") + " unreadable").drop("unreadable")
+    good, bad, counts = sort_rows(_trips_of(month), faults, file, max_bad_share)
     columns = Trips.column_names()
     return CheckedMonth(
         rows_read=raw.height,
@@ -207,25 +176,14 @@ def check(raw: pl.DataFrame, month: str, file: str, max_bad_share: float) -> Che
     )
 
 
-def _trips_of(month: str) -> type[dy.Schema]:
-    """Return `Trips` with pickups in `month` only, and the columns that `check` carries along."""
+def _trips_of(month: str) -> type[Numbered]:
+    """Return `Trips` with pickups in `month` only, as `sort_rows` takes it."""
     first, following = parse_month(month)
 
-    class TripsOfMonth(Trips):
+    class TripsOfMonth(Trips, Numbered):
         lpep_pickup_datetime = dy.Datetime(min=first, max_exclusive=following)
-        row = dy.UInt32()
-        unreadable = dy.String(nullable=True)
 
     return TripsOfMonth
-
-
-def _named(schema: type[dy.Schema], rule: str) -> str:
-    """Return a rule of dataframely's, such as "trip_distance|max", as "trip_distance > 100"."""
-    column, kind = rule.split("|")
-    broken = {"min": "<", "min_exclusive": "<=", "max": ">", "max_exclusive": ">="}
-    if kind not in broken:
-        return f"{column} missing"
-    return f"{column} {broken[kind]} {getattr(schema.columns()[column], kind)}"
 
 
 def _lossless(name: str, given: pl.DataType, file: str) -> pl.Expr:
@@ -245,13 +203,9 @@ def _lossless(name: str, given: pl.DataType, file: str) -> pl.Expr:
             raise ContractError(
                 _wrong_type(file, name, given, "local timestamps without a time zone")
             )
-    elif isinstance(given, pl.String):
-        value, given = value.str.strip_chars().cast(pl.Float64, strict=False), pl.Float64()
-    elif not given.is_numeric():
+    elif not (isinstance(given, pl.String) or given.is_numeric()):
         raise ContractError(_wrong_type(file, name, given, "numbers"))
-    cast = value.cast(wanted, strict=False)
-    unchanged = cast.cast(given, strict=False) == value
-    return pl.when(unchanged & cast.is_finite() if wanted.is_float() else unchanged).then(cast)
+    return lossless(value, given, wanted)
 
 
 def _wrong_type(file: str, name: str, given: pl.DataType, wanted: str) -> str:

@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 PATTERN = r"20[0-9]{2}-(0[1-9]|1[0-2])"
 
@@ -54,6 +54,12 @@ def chosen_months(train: str | None, valid: str | None, scheduled: datetime) -> 
     return train, valid
 
 
+def _a_month(given: object) -> object:
+    if isinstance(given, str):
+        parse_month(given)
+    return given
+
+
 def _after_training(valid: str, given: ValidationInfo) -> str:
     # a train_month that is refused itself isn't among the data
     if "train_month" in given.data:
@@ -61,7 +67,10 @@ def _after_training(valid: str, given: ValidationInfo) -> str:
     return valid
 
 
-Month = Annotated[str, Field(pattern=f"^{PATTERN}$", examples=["2023-01"])]
+# its sentence in a run's error, the pattern in the schema that Prefect's page and API go by
+Month = Annotated[
+    str, Field(pattern=f"^{PATTERN}$", examples=["2023-01"]), BeforeValidator(_a_month)
+]
 """A flow's parameter, refused by the flow's schema where it isn't written like 2023-01."""
 LaterMonth = Annotated[Month, AfterValidator(_after_training)]
 """The same, refused before a run starts where it isn't after the parameter `train_month`."""

@@ -7,6 +7,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.concurrency.sync import concurrency
 
+from flows.lifecycle.holdout import Holdout, held_out, keep_holdout
 from flows.platform.artifact_store import (
     artifact_path,
     read,
@@ -15,6 +16,7 @@ from flows.platform.artifact_store import (
     write,
     write_parquet,
 )
+from flows.platform.contract import ContractError
 from flows.platform.task_options import PERSISTED, PERSISTED_BY_WORKSPACE, RETRIED, WAITS
 from flows.taxi import contract
 from flows.taxi.report import Dataset, PreparedMonth
@@ -29,13 +31,17 @@ def preprocess(
     # one after the other: Prefect can't end a task in time that runs in another thread
     train, valid = (prepare_month(data, month, max_bad_share, store, workspace) for month in months)
     report_quarantine([train, valid])
+    valid_rows, holdout = hold_out(valid, store, workspace)
     transformer = fit_transformer(train, workspace)
     train_features, valid_features = (
-        make_features(month, transformer, workspace) for month in (train, valid)
+        make_features(month, rows, transformer, workspace)
+        for month, rows in ((train.month, train.kept), (valid.month, valid_rows))
     )
     return Dataset(
         train=train,
         valid=valid,
+        valid_rows=valid_rows,
+        holdout=holdout,
         transformer=transformer,
         train_features=train_features,
         valid_features=valid_features,
@@ -52,7 +58,7 @@ def prepare_month(
         path = raw_month(data, month, artifact_path(store))
     checked = contract.check(contract.read_month(path), month, str(path), max_bad_share)
     if checked.kept.is_empty():
-        raise contract.ContractError(
+        raise ContractError(
             f"{path}: none of its {checked.rows_read:,} rows can be used "
             f"({', '.join(checked.counts)}); correct the file, or choose another month"
         )
@@ -98,6 +104,20 @@ def report_quarantine(months: Sequence[PreparedMonth]) -> None:
     )
 
 
+@task(task_run_name="hold-out", **PERSISTED_BY_WORKSPACE, **WAITS)
+def hold_out(valid: PreparedMonth, store: str, workspace: str) -> tuple[str, Holdout]:
+    """Keep a fifth of the validation month from the search; gives the other rows' URI."""
+    from flows.taxi.spec import SPEC
+
+    rows = read_parquet(artifact_path(valid.kept))
+    unseen = held_out(rows)
+    path = artifact_path(workspace, "search", f"{valid.month}.parquet")
+    write_parquet(rows.filter(~unseen), path)
+    return str(path), keep_holdout(
+        rows.filter(unseen), SPEC.name, store, valid.as_seen(rows.columns)
+    )
+
+
 @task(task_run_name="fit-transformer", **PERSISTED_BY_WORKSPACE, **WAITS)
 def fit_transformer(train: PreparedMonth, workspace: str) -> str:
     """Fit the features on the training month; gives the fitted transformer's URI."""
@@ -109,13 +129,13 @@ def fit_transformer(train: PreparedMonth, workspace: str) -> str:
     return str(path)
 
 
-@task(task_run_name="features-{month.month}", **PERSISTED_BY_WORKSPACE, **WAITS)
-def make_features(month: PreparedMonth, transformer: str, workspace: str) -> str:
+@task(task_run_name="features-{month}", **PERSISTED_BY_WORKSPACE, **WAITS)
+def make_features(month: str, rows: str, transformer: str, workspace: str) -> str:
     """A month's features and durations, as Parquet; gives its URI."""
     from flows.taxi import features, models
 
-    path = artifact_path(workspace, "features", f"{month.month}.parquet")
-    trips = read_parquet(artifact_path(month.kept))
+    path = artifact_path(workspace, "features", f"{month}.parquet")
+    trips = read_parquet(artifact_path(rows))
     numbers = models.loads(read(artifact_path(transformer))).transform(trips)
     table = pl.DataFrame(numbers, schema=features.FEATURE_NAMES)
     write_parquet(table.with_columns(trips["duration"]), path)

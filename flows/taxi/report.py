@@ -2,6 +2,9 @@
 
 from pydantic import BaseModel
 
+from flows.lifecycle.gate import Verdict
+from flows.lifecycle.holdout import Holdout, SeenData
+
 
 class PreparedMonth(BaseModel):
     """A month after the contract; the URIs are in the artifact store."""
@@ -24,12 +27,27 @@ class PreparedMonth(BaseModel):
         """All rows that were not kept."""
         return sum(self.counts.values())
 
+    def as_seen(self, held_out_by: list[str]) -> SeenData:
+        """For the record of what a model has seen."""
+        name = f"green_tripdata {self.month}"
+        return SeenData(
+            name=name,
+            sha256=self.sha256,
+            uri=self.raw,
+            rows=self.rows_kept,
+            held_out_by=held_out_by,
+        )
+
 
 class Dataset(BaseModel):
     """Both months, and what was fitted on the training month."""
 
     train: PreparedMonth
     valid: PreparedMonth
+    valid_rows: str
+    """The validation month's kept rows that the search sees."""
+    holdout: Holdout
+    """Its other kept rows."""
     transformer: str
     train_features: str
     valid_features: str
@@ -43,12 +61,12 @@ class TrainedModel(BaseModel):
     pipeline: str
     """Where it lies in the artifact store."""
     rmse_valid: float
-    """Minutes, on the validation month's kept rows."""
+    """Minutes, on the validation month's kept rows that aren't held out."""
     inference_time: float
     """Seconds per row."""
 
 
-class LoggedModel(BaseModel):
+class ComparedModel(BaseModel):
     """A trained model after it was logged to MLflow."""
 
     trained: TrainedModel
@@ -58,30 +76,20 @@ class LoggedModel(BaseModel):
     url: str
 
 
-class StagedModel(BaseModel):
-    """The model version that was registered, and the one that has the alias."""
-
-    name: str
-    version: str
-    alias: str
-    url: str
-    champion: str = ""
-    """Another version that kept the alias; empty if this one has it."""
-
-    @property
-    def summary(self) -> str:
-        """What became of it, in a line."""
-        if not self.champion:
-            return f"{self.name} version {self.version} is {self.alias}"
-        stays = f"{self.champion} stays {self.alias}"
-        return f"{self.name} version {self.version} is registered, {stays}"
+def description(dataset: Dataset, model: ComparedModel, experiment: str) -> str:
+    """Of the version that the model becomes, a sentence."""
+    return (
+        f"{model.trained.name} of experiment '{experiment}', trained on {dataset.train.month}, "
+        f"validated on {dataset.valid.month}: RMSE {model.trained.rmse_valid:.3f} min, "
+        f"{model.trained.inference_time:.2e} s per row"
+    )
 
 
 def render(
     dataset: Dataset,
-    baseline: LoggedModel,
-    best: LoggedModel,
-    staged: StagedModel,
+    baseline: ComparedModel,
+    best: ComparedModel,
+    verdict: Verdict,
     links: dict[str, str],
 ) -> str:
     """The report as Markdown."""
@@ -100,15 +108,10 @@ def render(
     comparison = f", {improvement:.0%} below the linear baseline" if best_wins else ""
     return "\n".join(
         [
-            f"# {staged.summary}",
+            f"# {verdict.summary}",
             "",
             f"**{best.trained.name}** predicts a trip's duration with an RMSE of "
             f"**{best.trained.rmse_valid:.2f} minutes**{comparison}.",
-            *(
-                [f"Version {staged.champion} had a lower one on the same validation month."]
-                if staged.champion
-                else []
-            ),
             "",
             f"| rows | {train.month} (train) | {valid.month} (validate) |",
             "|---|---:|---:|",

@@ -21,6 +21,7 @@ from tenacity import (
 )
 from upath import UPath
 
+from flows.platform.address import require_plain_address
 from flows.platform.artifact_store import (
     ArtifactStoreError,
     artifact_path,
@@ -64,23 +65,6 @@ PASSING = (
 )
 
 
-def require_plain_address(data: str) -> None:
-    """Refuse an address with a user, a password or a query: it would end up in names and logs.
-
-    Raises:
-        SourceError: it has one; the message doesn't repeat it.
-    """
-    web = re.match(r"https?:", data, re.IGNORECASE)
-    if re.search(r"[?#]" if web else r"^$", data) or re.search(
-        r"@" if "://" in data else r"^([a-z][a-z\d+.-]*:/?|//)[^/]*@", data, re.IGNORECASE
-    ):
-        raise SourceError(
-            "the address in data has a user, a password or a query, such as a key, in it: give it "
-            "without (https://host/folder, s3://bucket/prefix; S3's keys come from the "
-            "environment), or a folder that holds the files"
-        )
-
-
 def raw_month(data: str, month: str, store: UPath) -> UPath:
     """Return the path of a month's raw Parquet file, fetched or made first where it has to be.
 
@@ -98,7 +82,10 @@ def raw_month(data: str, month: str, store: UPath) -> UPath:
         ValueError: `month` is not a month.
     """
     parse_month(month)
-    require_plain_address(data)
+    try:
+        require_plain_address(data)
+    except ValueError as error:
+        raise SourceError(str(error)) from None
     name = FILE_NAME.format(month=month)
     if data == "synthetic":
         path = store / "raw" / "synthetic" / name

@@ -33,11 +33,13 @@ class ArtifactStore(pulumi.ComponentResource):
 
     Inputs: `customer_key` adds a KMS key of its own, `access_logs` a second bucket that keeps them
     for `log_days`; `durable` protects bucket and key from `make down`.
-    Outputs: `bucket`, `arn`, and `key_arn`, which is None without a key.
+    Outputs: `bucket`, `arn`; `flows_uri`, where flows keep what they write; `key_arn`, which is
+    None without a key.
     Idle cost: 1 $ a month for the key, if any; the rest by use, 0.023 $ a GB and month.
     """
 
     bucket: Output[str]
+    flows_uri: Output[str]
     arn: Output[str]
     key_arn: Output[str] | None
 
@@ -74,6 +76,7 @@ class ArtifactStore(pulumi.ComponentResource):
         if args.access_logs:
             self._access_logs(name, args, bucket)
         self.bucket, self.arn = bucket.bucket, bucket.arn
+        self.flows_uri = Output.format("s3://{0}/{1}", bucket.bucket, FLOWS[:-1])
         self.key_arn = key.arn if key else None
         self.register_outputs({"bucket": self.bucket})
 

@@ -61,18 +61,22 @@ class FlowRuns(pulumi.ComponentResource):
         arns = list({id(s.arn): s.arn for s in args.secrets.values()}.values())
         if arns:
             start.append(iam.allow("ReadSecrets", "secretsmanager:GetSecretValue", on=arns))
-        rights = [
-            *iam.use_prefix(args.bucket_arn, FLOWS),
-            # so s3fs asks whether a bucket is there
-            iam.allow("FindBucket", "s3:GetBucketLocation", on=[args.bucket_arn]),
-        ]
-        if args.key_arn is not None:
-            rights.append(iam.use_key(args.key_arn))
-        rights += iam.read_sources(platform.location, args.source_prefixes)
         execution, _ = task_role(f"{name}-execution", platform, start, self)
-        task, _ = task_role(f"{name}-task", platform, rights, self)
+        task, _ = task_role(f"{name}-task", platform, rights_of_flows(args), self)
         group = task_security_group(f"{name}-access", args.placement.vpc_id, "Flow runs", inside)
         self.execution_role_arn, self.task_role_arn = execution.arn, task.arn
         self.security_group_id = group.id
         self.log_group_name, self.log_group_arn = logs.name, logs.arn
         self.register_outputs({"task_role_arn": self.task_role_arn})
+
+
+def rights_of_flows(args: FlowRunsArgs) -> list[iam.Statement]:
+    """What the code of flows may call."""
+    rights = [
+        *iam.use_prefix(args.bucket_arn, FLOWS),
+        # so s3fs asks whether a bucket is there
+        iam.allow("FindBucket", "s3:GetBucketLocation", on=[args.bucket_arn]),
+    ]
+    if args.key_arn is not None:
+        rights.append(iam.use_key(args.key_arn))
+    return rights + iam.read_sources(args.platform.location, args.source_prefixes)

@@ -1,14 +1,16 @@
 """OneOffTask: what someone outside sends into the VPC, to reach what has no way in. The stack's own
-are the deployer and the tunnel.
+are the deployer, the tunnel and the models' task.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
-from pulumi import Alias, Output, ResourceOptions
+from pulumi import Alias, Input, Output, ResourceOptions
 
 from infra.components import iam
 from infra.components.fargate import Container, Platform, Task, TaskArgs
+from infra.components.flow_runs import FlowRunsArgs, rights_of_flows
 from infra.components.network import Placement, task_security_group
 from infra.components.prefect_api import PrefectApi
 from infra.components.secret import SecretField
@@ -24,7 +26,9 @@ class OneOffTaskArgs:
 
     placement: Placement
     what: str
-    """Deployer or Tunnel: what its security group is called, and once its component's type was."""
+    """Deployer, Tunnel or Models: what its security group is called. (Of the first two it once was
+    their component's type, too.)
+    """
     task: TaskArgs
 
 
@@ -96,6 +100,41 @@ def deployer(
                 on=[location.arn("ssm", f"parameter{outputs_parameter}")],
             )
         ],
+    )
+
+
+def models(
+    image: str,
+    api: PrefectApi,
+    flows: FlowRunsArgs,
+    where: Mapping[str, Input[str]],
+    log_group: str,
+) -> TaskArgs:
+    """The task of `trainyard model`: the flows' own command, with what a flow run has.
+
+    Args:
+        image: the flows' own.
+        flows: what runs are started with.
+        where: the variables by which runs find MLflow and the artifact store.
+    """
+    return TaskArgs(
+        platform=flows.platform,
+        container_name="models",
+        container=Container(
+            image=image,
+            command=("python", "-m", "flows.lifecycle", "list"),
+            environment={
+                **where,
+                "AWS_DEFAULT_REGION": flows.platform.location.region,
+                "HOME": "/tmp",  # noqa: S108 (the one folder it may write)
+                "PREFECT_API_URL": api.url,
+                "PREFECT_HOME": "/tmp/prefect",  # noqa: S108
+            },
+            secrets=flows.secrets,
+        ),
+        size=Size(1024, 4096),  # as a run: `reproduce` trains
+        log_group=log_group,
+        rights=rights_of_flows(flows),
     )
 
 

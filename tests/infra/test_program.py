@@ -229,7 +229,7 @@ def test_a_flows_own_secrets_reach_its_runs_and_nobody_else() -> None:
         for where, statements in made.policies()
         if any(arn in statement.get("Resource", []) for statement in statements)
     ]
-    assert readers == ["RolePolicy trainyard-dev-flows-execution"]
+    assert readers == [f"RolePolicy trainyard-dev-{part}-execution" for part in ("flows", "models")]
 
 
 def test_the_webhooks_address_reaches_the_deployer_by_ecs_and_is_in_no_output() -> None:

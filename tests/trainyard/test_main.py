@@ -1,10 +1,12 @@
 """The front door: which command and which target, and what an error looks like."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from trainyard import __version__
 from trainyard.__main__ import main
 from trainyard.aws import doctor, drift
 from trainyard.aws import stack as operations
@@ -50,6 +52,18 @@ def test_what_is_typed_wrongly_is_named_and_nothing_is_done(
     said = "".join(capsys.readouterr())
     assert told in said
     assert "Traceback" not in said
+
+
+def test_help_shows_the_defaults_that_say_something(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["demo", "--help"])
+    said = capsys.readouterr().out
+    assert "[default: taxi]" in said
+    assert said.count("[default:") == 1
+
+
+def test_the_version_is_the_tools_own(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out.strip() == __version__
 
 
 def test_an_error_of_ours_is_one_message_and_its_traceback_is_kept(
@@ -134,6 +148,46 @@ def test_without_a_stack_it_is_the_laptops(chosen: list[str]) -> None:
     for command in ("up", "status", "deploy", "down"):
         assert main([command]) == 0
     assert chosen == ["laptop up", "laptop status", "laptop register_and_deploy", "laptop down"]
+
+
+def test_models_are_the_laptops_or_a_stacks(
+    chosen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = list[Sequence[str]]()
+    monkeypatch.setattr(operations, "model", lambda _, arguments: given.append(arguments))
+    assert main(["model", "list"]) == 0
+    assert chosen == ["laptop model"]
+    assert main(["model", "promote", "wine/3", "dev", "--force", "we know better"]) == 0
+    assert main(["model", "rollback", "wine", "dev", "--reason=too slow"]) == 0
+    assert given == [
+        ["promote", "wine/3", "--force=we know better"],
+        ["rollback", "wine", "--reason=too slow"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["card"], "which model? `trainyard model card NAME`"),
+        (["rollback", "wine"], "why? `trainyard model rollback wine --reason TEXT`"),
+        (["promote", "wine", "--reason", "x"], "`promote` takes no --reason"),
+        (["list", "--force", "x"], "`list` takes no --force"),
+    ],
+)
+def test_a_command_about_models_that_says_too_little_or_too_much_is_refused(
+    arguments: list[str], told: str, chosen: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["model", *arguments]) == 1
+    assert told in capsys.readouterr().err
+    assert chosen == []
+
+
+def test_a_stacks_setting_says_whether_its_schedules_start_runs(
+    chosen: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["deploy", "dev", "--schedules"]) == 1
+    assert "activeSchedules" in capsys.readouterr().err
+    assert chosen == []
 
 
 def test_a_stack_on_aws_is_found_by_its_name(

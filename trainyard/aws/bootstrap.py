@@ -1,9 +1,8 @@
 """`make bootstrap`: what must exist before the first `make up STACK=`; safe to repeat.
 
-Pulumi's state (a bucket, and a key for the secrets in it), the account's stack, and an
-environment's settings; with Prefect Cloud its API key, from PREFECT_API_KEY or a prompt into
-Secrets Manager: it is in no file and not in the state. With REPO= GitHub is told too, by the `gh`
-command: the repository's variables and environments.
+Pulumi's state (a bucket, a key for its secrets), the account's stack, an environment's settings;
+Prefect Cloud's API key into Secrets Manager and nowhere else; with REPO= the repository's variables
+and environments on GitHub.
 """
 
 import getpass
@@ -69,12 +68,9 @@ def make_state(session: Any) -> State:
     where = {} if region == "us-east-1" else {"LocationConstraint": region}
     with suppress(s3.exceptions.BucketAlreadyOwnedByYou):
         s3.create_bucket(Bucket=bucket, **({"CreateBucketConfiguration": where} if where else {}))
+    blocked = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
     s3.put_public_access_block(
-        Bucket=bucket,
-        PublicAccessBlockConfiguration=dict.fromkeys(
-            ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"),
-            True,
-        ),
+        Bucket=bucket, PublicAccessBlockConfiguration=dict.fromkeys(blocked, True)
     )
     # A state that was overwritten by mistake can be brought back.
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
@@ -178,14 +174,12 @@ def set_variables(
 
     # What pushes deploy, one after the other. (GitHub takes no empty variable.)
     stacks = [each for each in environments if prepared(each)]
+    deploy = roles["deploy_role_arn"]
     return [
         *([command("STACKS", json.dumps(stacks))] if stacks else []),
         command("AWS_REGION", state.region),
         command("AWS_PREVIEW_ROLE_ARN", roles["preview_role_arn"]),
-        *(
-            command("AWS_DEPLOY_ROLE_ARN", roles["deploy_role_arn"], "--env", each)
-            for each in environments
-        ),
+        *(command("AWS_DEPLOY_ROLE_ARN", deploy, "--env", each) for each in environments),
     ]
 
 
@@ -262,10 +256,9 @@ def bootstrap(stack: str, repository_name: str, owner_id: str, repository_id: st
     files = [f"infra/Pulumi.{each}.yaml" for each in ("account", stack) if each]
     say(f"commit: git add {' '.join(files)} && git commit -m 'The settings of our stacks'")
     by_hand = f"make publish && make release STACK={stack or 'dev'}"
-    if repository:
-        say(f"next: git push, and GitHub deploys; by hand: {by_hand}")
-    else:
-        say(f"next: {by_hand}   # for pushes to deploy: this again, with REPO=")
+    pushed = f"git push, and GitHub deploys; by hand: {by_hand}"
+    alone = f"{by_hand}   # for pushes to deploy: this again, with REPO="
+    say(f"next: {pushed if repository else alone}")
 
 
 def prefect_settings(session: Any, stack: str) -> dict[str, str]:

@@ -1,22 +1,20 @@
-"""`make doctor [STACK=]`: looks at what the commands need, and says what to do where it isn't so.
-
-Without STACK= this machine; with it the stack too: its AWS account, Pulumi's state, images and
-services, and what they say of themselves. Nothing is changed. Exit code 1: something has to be
-done.
-"""
+"""`make doctor [STACK=]`: look at what the commands need, and say what to do where it isn't so."""
 
 import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from trainyard.aws.ecs_tasks import aws
 from trainyard.aws.pulumi_cli import HOW_TO_INSTALL, OLDEST_PULUMI, Pulumi, typed
@@ -27,7 +25,6 @@ from trainyard.prefect.health import Check, guarded, tell
 from trainyard.tools.errors import StackError
 
 ENVIRONMENTS = {"laptop": ".venv", "infra": ".venv-infra", "policy": ".venv-policy"}
-PORTS = {"Prefect": 4200, "MLflow": 5000}
 
 
 # --- this machine ---------------------------------------------------------------------------------
@@ -43,8 +40,6 @@ def machine(*, pulumi_needed: bool) -> Iterator[Check]:
     yield tool("gh", ["gh", "--version"], todo, optional=True)
     for group, folder in ENVIRONMENTS.items():
         yield environment(group, REPO / folder)
-    if not pulumi_needed:
-        yield from ports()
 
 
 def tool(what: str, command: list[str], todo: str, *, optional: bool = False) -> Check:
@@ -76,24 +71,24 @@ def environment(group: str, folder: Path) -> Check:
         return Check(what, "not built yet", "make does, where it is needed", optional=True)
     if max(stamp.stat().st_mtime for stamp in built) < lock.stat().st_mtime:
         return Check(what, "older than its lock", f"make {folder.name}/.{group}")
+    if missing := [name for stamp in built for name in _missing(folder, stamp.name[1:])]:
+        again = " ".join(f"{folder.name}/{stamp.name}" for stamp in built)
+        return Check(what, f"without {', '.join(missing[:5])}", f"rm {again} && make {again}")
     return Check(what, "as its lock")
 
 
-def ports() -> Iterator[Check]:
-    """The ports that the laptop stack prefers; it takes others where they are taken."""
-    state = REPO / ".trainyard/state.json"
-    ours = set()
-    if state.exists():
-        services = json.loads(state.read_text()).get("services", {})
-        ours = {service.get("port") for service in services.values()}
-    for what, port in PORTS.items():
-        with socket.socket() as probe:
-            taken = probe.connect_ex(("127.0.0.1", port)) == 0
-        if taken and port not in ours:
-            todo = "none of ours is there: `make up` takes another port, `make status` says which"
-            yield Check(f"port {port}", "taken", todo, optional=True)
-        else:
-            yield Check(f"port {port}", f"{what} of `make up`" if taken else "free")
+def _missing(folder: Path, group: str) -> Iterator[str]:
+    """What a lock names and its environment hasn't, in that version."""
+    packages = [str(path) for path in folder.glob("lib/python*/site-packages")]
+    found = {(canonicalize_name(each.name), each.version) for each in distributions(path=packages)}
+    for line in (REPO / f"requirements/{group}.txt").read_text().splitlines():
+        if re.match(r"\w", line):
+            wanted = Requirement(line.rstrip(" \\"))
+            version = str(wanted.specifier).removeprefix("==")
+            if wanted.marker and not wanted.marker.evaluate():
+                continue
+            if (canonicalize_name(wanted.name), version) not in found:
+                yield f"{wanted.name} {version}"
 
 
 # --- a stack --------------------------------------------------------------------------------------
@@ -133,11 +128,8 @@ def stack(name: str, session: Any = None) -> Iterator[Check]:
     yield from services(session, outputs)
     if "prefect" in held or "worker" in held:
         return  # nothing there to ask
-    yield guarded(
-        "inside",
-        lambda: _inside(pulumi, outputs),
-        "see the lines above; `make up` starts what is missing",
-    )
+    todo = "see the lines above; `make up` starts what is missing"
+    yield guarded("inside", lambda: _inside(pulumi, outputs), todo)
 
 
 def _settings(name: str) -> Check:
@@ -246,12 +238,9 @@ def _service(ecs: Any, cluster: str, what: str, name: str) -> Check:
             code = container.get("exitCode", "none")
             reason = container.get("reason", "")
             why.append(f"{container['name']}: exit code {code} {reason}".strip())
-    return Check(
-        what,
-        f"{found}; the last one stopped: {'; '.join(filter(None, why))}",
-        "its log is in CloudWatch, under /trainyard/<stack>/; "
-        "an image or a secret that isn't there is named above",
-    )
+    found += f"; the last one stopped: {'; '.join(filter(None, why))}"
+    log = "its log is in CloudWatch, under /trainyard/<stack>/"
+    return Check(what, found, f"{log}; an image or a secret that isn't there is named above")
 
 
 def _inside(pulumi: Pulumi, outputs: dict[str, Any]) -> Check:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jmespath  # type: ignore[import-untyped]
+
 from trainyard.contract.naming import Names
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
@@ -24,10 +26,7 @@ class EcsTasks:
     def start_task(
         self, name: str, command: Sequence[str] | None = None, *, remote_control: bool = False
     ) -> str:
-        overrides: dict[str, Any] = {}
-        if command:
-            container = name.split("-")[0]
-            overrides = {"containerOverrides": [{"name": container, "command": list(command)}]}
+        container = {"name": name.split("-")[0], "command": list(command or ())}
         answer = self.session.client("ecs").run_task(
             cluster=self.tasks["cluster"],
             taskDefinition=self.tasks["definitions"][name],
@@ -40,19 +39,18 @@ class EcsTasks:
                     "assignPublicIp": "ENABLED" if self.tasks["public_addresses"] else "DISABLED",
                 }
             },
-            overrides=overrides,
+            overrides={"containerOverrides": [container]} if command else {},
         )
         if answer["failures"]:
             raise StackError(f"ECS doesn't start {name}: {answer['failures'][0].get('reason')}")
         return str(answer["tasks"][0]["taskArn"])
 
     def describe(self, arn: str) -> dict[str, Any]:
-        answer = self.session.client("ecs").describe_tasks(
-            cluster=self.tasks["cluster"], tasks=[arn]
-        )
-        if not answer["tasks"]:
+        ecs = self.session.client("ecs")
+        found = ecs.describe_tasks(cluster=self.tasks["cluster"], tasks=[arn])["tasks"]
+        if not found:
             raise StackError(f"ECS knows nothing of {arn} any more")
-        return dict(answer["tasks"][0])
+        return dict(found[0])
 
     def run_task(self, name: str, command: Sequence[str] | None = None) -> None:
         """Run a one-off task to its end; say its log meanwhile, and fail where it did."""
@@ -62,30 +60,22 @@ class EcsTasks:
         def look() -> dict[str, Any]:
             task = self.describe(arn)
             if not stopped(task):
-                self._tell(log)
+                next(log)
             return task
 
         task = wait_until(stopped, look, seconds=TASK_MINUTES * 60, every=3, sleep=self.clock)
         if not stopped(task):
             raise StackError(f"{name} still runs after {TASK_MINUTES} minutes: {arn}")
         self.clock(3)  # its last lines come some seconds after its end
-        while self._tell(log):
+        while next(log):
             pass
         code = task["containers"][0].get("exitCode")
         if code != 0:
             reason = task.get("stoppedReason") or task["containers"][0].get("reason") or "no reason"
             raise StackError(f"{name} ended with {code} ({reason}); its last lines are above")
 
-    @staticmethod
-    def _tell(log: Iterator[list[str]]) -> bool:
-        """Say what the log has by now; whether it had anything."""
-        lines = next(log)
-        for line in lines:
-            say(f"  | {line}")
-        return bool(lines)
-
-    def _log(self, name: str, arn: str) -> Iterator[list[str]]:
-        """What a task's log has, each time beyond the last."""
+    def _log(self, name: str, arn: str) -> Iterator[bool]:
+        """Say what a task's log has, each time beyond the last; whether it had anything."""
         definition = self.session.client("ecs").describe_task_definition(
             taskDefinition=self.tasks["definitions"][name]
         )["taskDefinition"]["containerDefinitions"][0]
@@ -99,14 +89,15 @@ class EcsTasks:
                     logGroupName=group, logStreamName=stream, startFromHead=True, **seen
                 )
             except logs.exceptions.ResourceNotFoundException:
-                yield []  # the container hasn't begun, or never did
+                yield False  # the container hasn't begun, or never did
                 continue
             seen = {"nextToken": answer["nextForwardToken"]}
-            yield [event["message"].rstrip() for event in answer["events"]]
+            for event in answer["events"]:
+                say(f"  | {event['message'].rstrip()}")
+            yield bool(answer["events"])
 
     def read_parameter(self, name: str) -> str:
-        found = self.session.client("ssm").get_parameter(Name=name)
-        return str(found["Parameter"]["Value"])
+        return str(self.session.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
 
     def read_secret(self, arn: str) -> str:
         """Read a secret; it goes no further than the environment of what needs it."""
@@ -142,23 +133,20 @@ def session_in(region: str) -> Any:
 
 
 def deregister(session: Any, names: Names) -> None:
-    """Deregister every task definition that logs to the stack's log groups.
-
-    So it finds those of a stack that is half-made, or half-removed, and no other stack's.
-    """
+    """Deregister the task definitions that log to the stack's groups: of a half-made stack too."""
     from botocore.config import Config  # type: ignore[import-untyped]
 
     # AWS slows down who makes hundreds of such calls.
     patient = Config(retries={"mode": "adaptive", "total_max_attempts": 20})
     ecs = session.client("ecs", config=patient)
     pages = ecs.get_paginator("list_task_definitions").paginate()
-    for arn in [arn for page in pages for arn in page["taskDefinitionArns"]]:
+    for arn in [*pages.search("taskDefinitionArns[]")]:
         # prefect_: as Prefect's worker names them
         if arn.split("/")[-1].startswith((names(""), "prefect_")):
-            answer = ecs.describe_task_definition(taskDefinition=arn)
-            groups = [
-                container.get("logConfiguration", {}).get("options", {}).get("awslogs-group", "")
-                for container in answer["taskDefinition"]["containerDefinitions"]
-            ]
+            found = ecs.describe_task_definition(taskDefinition=arn)
+            groups = jmespath.search(
+                'taskDefinition.containerDefinitions[].logConfiguration.options."awslogs-group"',
+                found,
+            )
             if any(group.startswith(names.log_group("")) for group in groups):
                 ecs.deregister_task_definition(taskDefinition=arn)

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainyard.aws.preview import Change, PreviewResult, preview
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.contract.naming import Names
 from trainyard.paths import REPO
+from trainyard.prefect.deployments import MISSING, differences, read_deployments
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
 from trainyard.tools.git import GitError, files_of, git
@@ -114,22 +113,36 @@ def cost(before: dict[str, float] | None, after: dict[str, float] | None) -> Ite
 
 
 # --- deployments ----------------------------------------------------------------------------------
-def deployments(before: str | None, after: str) -> Iterator[str]:
-    """What differs of two prefect.yaml. Their templates are compared as they are written."""
-    old, new = _fields(before or ""), _fields(after)
+def deployments(before: Path, after: Path) -> Iterator[str]:
+    """What a deploy changes of what Prefect holds, if it holds what `before` says.
+
+    Both are a prefect.yaml; no flow is loaded, as it may be anybody's.
+    """
+    try:
+        new = read_deployments(after)
+    except ValueError:
+        yield "**Deployments**: this branch's prefect.yaml can't be deployed (`make lint` says why)"
+        return
+    try:
+        old = read_deployments(before) if before.exists() else {}
+    except ValueError:
+        yield "**Deployments**: the base's prefect.yaml can't be read"
+        return
+    shared = Counter(name for _, name in {**old, **new})
     rows = []
-    for name in sorted({*old, *new}):
-        if name not in old:
-            rows.append(f"| added | {name} | {_code(new[name].get('entrypoint', ''))} |")
-        elif name not in new:
-            rows.append(f"| removed | {name} | {_code(old[name].get('entrypoint', ''))} |")
-        elif old[name] != new[name]:
+    for key in sorted({*old, *new}, key=lambda key: key[::-1]):
+        function, name = key
+        told = _cell(f"{name} (of {function})" if shared[name] > 1 else name)
+        if key not in old:
+            rows.append(f"| added | {told} | {_code(new[key]['entrypoint'])} |")
+        elif key not in new:
+            rows.append(f"| removed | {told} | {_code(old[key]['entrypoint'])} |")
+        elif found := list(differences(old[key], new[key])):
             changed = [
-                f"{field}: {_code(old[name].get(field, ''))} → {_code(new[name].get(field, ''))}"
-                for field in {**new[name], **old[name]}
-                if old[name].get(field) != new[name].get(field)
+                f"{_cell(at).replace('*', '&#42;')}: {_code(was)} → {_code(will)}"
+                for at, was, will in found
             ]
-            rows.append(f"| changed | {name} | {'<br>'.join(changed)} |")
+            rows.append(f"| changed | {told} | {'<br>'.join(changed)} |")
     if not rows:
         yield "**Deployments**: no changes"
         return
@@ -138,35 +151,23 @@ def deployments(before: str | None, after: str) -> Iterator[str]:
     yield from rows
 
 
-def _fields(text: str) -> dict[str, dict[str, str]]:
-    """Deployment -> place of a value in it -> the value."""
-    config = yaml.safe_load(text) or {}
-    shared = {key: config[key] for key in ("build", "push", "pull") if config.get(key)}
-    found = {}
-    for deployment in config.get("deployments") or ():
-        fields = dict(_flat("", {**shared, **deployment}))
-        name = fields.pop("name", "?")
-        if name in found:  # of another flow
-            name = f"{name} ({fields.get('entrypoint', '?')})"
-        found[name] = fields
-    return found
+def _code(value: Any) -> str:
+    if value is MISSING:
+        return "nothing"
+    plain = value if isinstance(value, str) and not _is_json(value) else json.dumps(value)
+    return f"`{_cell(plain)}`"
 
 
-def _flat(where: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, each in value.items():
-            yield from _flat(f"{where}.{key}" if where else str(key), each)
-    elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
-        for index, each in enumerate(value):
-            named = each.get("slug") or each.get("name") if isinstance(each, dict) else None
-            yield from _flat(f"{where}[{named or index}]", each)
-    else:
-        yield where, value if isinstance(value, str) else json.dumps(value, default=str)
+def _is_json(text: str) -> bool:  # '20' is shown unlike 20
+    try:
+        json.loads(text or "0")
+    except ValueError:
+        return False
+    return True
 
 
-def _code(text: str) -> str:
-    plain = " ".join(text.split()).replace("`", "'").replace("|", "\\|")
-    return f"`{plain}`" if plain else "nothing"
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("`", "'").replace("|", "\\|")
 
 
 # --- the comment ----------------------------------------------------------------------------------
@@ -204,19 +205,12 @@ def preview_change(stack: str, base: str) -> int:
     """Write the comment against `base`, such as origin/main; gives the preview's exit code."""
     with base_of(base) as before:
         foreseen = preview(Pulumi(stack), rules=True)
-        yaml_before = before / "prefect.yaml"
-        try:
-            text = comment(
-                stack,
-                resources(stack, foreseen),
-                cost(cost_of(stack, before), cost_of(stack, REPO)),
-                deployments(
-                    yaml_before.read_text() if yaml_before.exists() else None,
-                    (REPO / "prefect.yaml").read_text(),
-                ),
-            )
-        except yaml.YAMLError as error:
-            raise StackError(f"prefect.yaml isn't YAML: {error}") from None
+        text = comment(
+            stack,
+            resources(stack, foreseen),
+            cost(cost_of(stack, before), cost_of(stack, REPO)),
+            deployments(before / "prefect.yaml", REPO / "prefect.yaml"),
+        )
     COMMENT.parent.mkdir(exist_ok=True)
     COMMENT.write_text(text)
     say(text)

@@ -13,15 +13,9 @@ from trainyard.tools.errors import StackError
 if TYPE_CHECKING:
     from pulumi.automation import EngineEvent, StepEventMetadata
 
-# Steps that are half of a replacement, and those that change nothing.
-_NOT_SHOWN = {
-    "same",
-    "read",
-    "refresh",
-    "create-replacement",
-    "delete-replaced",
-    "read-replacement",
-}
+# Steps that change nothing, and those that are half of a replacement.
+_NOT_SHOWN = {"same", "read", "refresh"}
+_NOT_SHOWN |= {"create-replacement", "delete-replaced", "read-replacement"}
 
 
 @dataclass(frozen=True)

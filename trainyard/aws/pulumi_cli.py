@@ -1,8 +1,7 @@
-"""A stack as Pulumi sees it: by its Automation API, and by the `pulumi` command itself where a
-person answers its question.
+"""A stack as Pulumi sees it: by its Automation API, and by `pulumi` where a person answers it.
 
 The user's selected stack and login stay as they were: each call names the stack, and the backend
-that the stack's file has. `. infra/use STACK` gives the same to a typed `pulumi`.
+of the stack's file. `. infra/use STACK` gives the same to a typed `pulumi`.
 """
 
 import os
@@ -73,11 +72,7 @@ class Pulumi:
         return {**({"PULUMI_BACKEND_URL": backend} if backend else {}), **self.environment}
 
     def settings(self) -> dict[str, Any]:
-        """What the stack's file says; nothing where there is none.
-
-        Raises:
-            StackError: the file can't be used.
-        """
+        """What the stack's file says; nothing where there is none."""
         file = self.folder / f"Pulumi.{self.stack}.yaml"
         try:
             return read_config(file) if file.exists() else {}

@@ -6,7 +6,7 @@ step finds what an earlier, killed run has done, so the answer to a broken `up` 
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,13 +99,16 @@ def run_deployer(
         pulumi.run_here(command, environment, code)
 
 
-def down(pulumi: Pulumi, session: Callable[[str], Any] | None = None) -> None:
-    """Remove a stack, and then the task definitions that Pulumi leaves: services may go back to
-    older ones, and those of runs are made by Prefect's worker.
+def model(pulumi: Pulumi, arguments: Sequence[str], connect: Connect = aws) -> None:
+    """Run flows/lifecycle's own command inside the VPC, where MLflow is; says what it says."""
+    outputs = made(pulumi)
+    if not outputs.get("flow_image"):
+        raise StackError(outputs["next"])
+    connect(outputs).run_task("models", ["python", "-m", "flows.lifecycle", *arguments])
 
-    Args:
-        session: from a region, what boto3 clients are made of.
-    """
+
+def down(pulumi: Pulumi, session: Callable[[str], Any] | None = None) -> None:
+    """Remove a stack, and then the task definitions that Pulumi leaves: older ones, and runs'."""
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
     region = pulumi.api.get_config("aws:region").value

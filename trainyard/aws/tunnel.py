@@ -5,6 +5,8 @@ import signal
 import subprocess
 from typing import Any
 
+import httpx
+
 from trainyard.aws.ecs_tasks import EcsTasks, aws, region_of, stopped
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.aws.stack import made
@@ -15,15 +17,13 @@ from trainyard.tools.waiting import wait_until
 
 def tunnels(outputs: dict[str, Any]) -> list[tuple[str, str, int]]:
     """The stack's private pages: name, host, port."""
-    found = []
-    for name, address in (
-        ("MLflow", outputs["trainyard"]["tracking_uri"]),
-        ("Prefect", outputs["trainyard"]["prefect_api_url"]),
-    ):
-        host, _, port = address.removeprefix("http://").split("/")[0].partition(":")
-        if host.endswith(".trainyard.internal"):
-            found.append((name, host, int(port)))
-    return found
+    of = outputs["trainyard"]
+    urls = {"MLflow": httpx.URL(of["tracking_uri"]), "Prefect": httpx.URL(of["prefect_api_url"])}
+    return [
+        (name, url.host, url.port)
+        for name, url in urls.items()
+        if url.host.endswith(".trainyard.internal") and url.port
+    ]
 
 
 def ui(pulumi: Pulumi) -> None:

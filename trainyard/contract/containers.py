@@ -29,14 +29,6 @@ def logged(group: Any, region: str, prefix: str, **options: str) -> dict[str, An
         prefix: what its streams' names begin with.
         options: more options of the awslogs driver.
     """
-    return {
-        "logConfiguration": {
-            "logDriver": "awslogs",
-            "options": {
-                "awslogs-group": group,
-                "awslogs-region": region,
-                "awslogs-stream-prefix": prefix,
-                **options,
-            },
-        }
-    }
+    given = {"group": group, "region": region, "stream-prefix": prefix}
+    ours = {f"awslogs-{name}": value for name, value in given.items()}
+    return {"logConfiguration": {"logDriver": "awslogs", "options": {**ours, **options}}}

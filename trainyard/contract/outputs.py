@@ -65,8 +65,6 @@ class StackOutputs(BaseModel, frozen=True, extra="forbid"):
     code_dir: str
     """Where a run finds the repository's code: the clone on a laptop, `/app` in an image."""
     work_pool: WorkPool
-    image_repositories: dict[str, str] = Field(default_factory=dict)
-    """Image (`flow`, `worker`, `mlflow`) -> its repository. Empty where nothing is built."""
     active_schedules: bool = True
     """Whether prefect.yaml's schedules start runs here."""
     training_data: str = "synthetic"
@@ -86,15 +84,7 @@ DEPLOY_VARIABLES = (
 
 
 def deploy_environment(outputs: StackOutputs, image: str) -> dict[str, str]:
-    """DEPLOY_VARIABLES for a stack.
-
-    `image` is what a run's container is started from (a digest); a process pool ignores it.
-    """
-    values = (
-        str(outputs.active_schedules).lower(),
-        outputs.code_dir,
-        outputs.training_data,
-        image,
-        outputs.work_pool.name,
-    )
+    """DEPLOY_VARIABLES for a stack; a run's container is started from `image` (a digest)."""
+    active = str(outputs.active_schedules).lower()
+    values = (active, outputs.code_dir, outputs.training_data, image, outputs.work_pool.name)
     return dict(zip(DEPLOY_VARIABLES, values, strict=True))

@@ -1,7 +1,7 @@
 """The profiles: sizes and durability of an environment, as a table."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,26 @@ class Profile:
     log_days: int
 
 
+_STANDARD = Profile(
+    zones=2,
+    nat_gateways=1,
+    spot=False,
+    workers=1,
+    database_class="db.t4g.small",
+    database_standby=False,
+    backup_days=14,
+    container_insights=True,
+    customer_key=True,
+    flow_logs=True,
+    access_logs=True,
+    log_days=90,
+)
 PROFILES: Mapping[str, Profile] = {
-    "minimal": Profile(
-        zones=2,
+    "minimal": replace(
+        _STANDARD,
         nat_gateways=0,
         spot=True,
-        workers=1,
         database_class="db.t4g.micro",
-        database_standby=False,
         backup_days=7,
         container_insights=False,
         customer_key=False,
@@ -40,32 +52,15 @@ PROFILES: Mapping[str, Profile] = {
         access_logs=False,
         log_days=30,
     ),
-    "standard": Profile(
-        zones=2,
-        nat_gateways=1,
-        spot=False,
-        workers=1,
-        database_class="db.t4g.small",
-        database_standby=False,
-        backup_days=14,
-        container_insights=True,
-        customer_key=True,
-        flow_logs=True,
-        access_logs=True,
-        log_days=90,
-    ),
-    "ha": Profile(
+    "standard": _STANDARD,
+    "ha": replace(
+        _STANDARD,
         zones=3,
         nat_gateways=3,
-        spot=False,
         workers=2,
         database_class="db.t4g.medium",
         database_standby=True,
         backup_days=30,
-        container_insights=True,
-        customer_key=True,
-        flow_logs=True,
-        access_logs=True,
         log_days=365,
     ),
 }

@@ -1,7 +1,4 @@
-"""A stack's settings: one frozen, typed object. stack_config.py reads it from its file.
-
-An owner's own settings extend these: infra/settings.py.
-"""
+"""A stack's settings, read from its file by stack_config.py; an owner's own: infra/settings.py."""
 
 import json
 from contextlib import suppress

@@ -5,10 +5,9 @@ All that is wrong with a file is reported together: the key, its value, and what
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -21,8 +20,7 @@ from trainyard.paths import PROGRAM
 PULUMI_TYPES = ("string", "boolean", "integer", "array", "object")
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong with the settings."""
 
     key: str
@@ -43,11 +41,7 @@ class SettingsError(ValueError):
 
 
 def config_of(stack: str) -> dict[str, Any]:
-    """What a stack's file says, as it is: setting with its namespace -> value.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
+    """What a stack's file says, as it is: setting with its namespace -> value."""
     path = PROGRAM / f"Pulumi.{stack}.yaml"
     if not path.exists():
         raise FileNotFoundError(f"there is no stack {stack}: {path} is missing")
@@ -55,11 +49,7 @@ def config_of(stack: str) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A stack's file, with the namespace that Pulumi gives to keys without one.
-
-    Raises:
-        SettingsError: it isn't YAML, or has another shape than Pulumi's.
-    """
+    """A stack's file, with the namespace that Pulumi gives to keys without one."""
     stack = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
     try:
         with path.open() as text:  # a file has a name, which YAML's error then says
@@ -84,10 +74,7 @@ S = TypeVar("S", bound=Settings)
 
 
 def parse(stack: str, config: Mapping[str, Any], model: type[S]) -> S:
-    """The settings of a stack, from all of its configuration as Pulumi hands it over.
-
-    Args:
-        config: values by key, with its namespace (`trainyard:profile`, `aws:region`).
+    """The settings of a stack, from its configuration: values by `trainyard:profile`, `aws:region`.
 
     Raises:
         SettingsError: something is wrong with them; it has all of it.
@@ -102,9 +89,8 @@ def parse(stack: str, config: Mapping[str, Any], model: type[S]) -> S:
             given["region"] = value
         elif namespace == "aws":
             # The stack's provider is explicit, so it would never see this.
-            problems.append(
-                Problem(key, _shown(value), "left to the environment (AWS_PROFILE, ...)")
-            )
+            should_be = "left to the environment (AWS_PROFILE, ...)"
+            problems.append(Problem(key, _shown(value), should_be))
     try:
         settings = model.model_validate(given)
     except ValidationError as error:
@@ -158,11 +144,7 @@ def allowed(schema: Mapping[str, Any]) -> str:
 
 
 def declared(model: type[Settings]) -> dict[str, dict[str, Any]]:
-    """The settings as Pulumi.yaml declares them.
-
-    Raises:
-        TypeError: a setting is of a type that Pulumi doesn't know.
-    """
+    """The settings as Pulumi.yaml declares them; TypeError where it knows no such type."""
     out = {}
     for key, schema in described(model).items():
         kind = schema.get("type")

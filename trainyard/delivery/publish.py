@@ -1,9 +1,7 @@
-"""`make publish`: the three images in the account's registry, and .trainyard/release.json with
-their digests.
+"""`make publish`: the images in the account's registry; their digests in .trainyard/release.json.
 
-An image is built once for what it is made of: its tag is a hash of that, and what the registry has
-under the tag is taken. The flow image is tried as the registry gives it. A publish that was killed
-is finished by the next one.
+An image is built once for what it is made of: its tag is a hash of that. The flow image is tried as
+the registry gives it. A publish that was killed is finished by the next one.
 """
 
 import os
@@ -28,10 +26,6 @@ from trainyard.tools.errors import StackError
 from trainyard.tools.git import files_of
 
 
-class PublishError(StackError):
-    """Nothing was released; the message says why and what to do."""
-
-
 def repositories() -> dict[str, str]:
     """The address of each image's repository, and of the build cache's."""
     if registry := os.environ.get("TRAINYARD_REGISTRY", "").rstrip("/"):
@@ -39,7 +33,7 @@ def repositories() -> dict[str, str]:
     try:
         found: dict[str, str] = Pulumi("account").outputs()["repositories"]
     except (StackError, KeyError) as error:
-        raise PublishError(
+        raise StackError(
             f"{error}\nThe registry is an output of the stack `account`, which `make bootstrap` "
             "makes. TRAINYARD_REGISTRY=host:port/prefix names an emulated one"
         ) from error
@@ -99,24 +93,18 @@ class Publisher:
         # Where two publish the same at once, the second push fails: ECR never moves a tag.
         digest = self._digest(image, tag)
         if not digest:
-            raise failure or PublishError(f"{name} was pushed, and the registry doesn't have it")
+            raise failure or StackError(f"{name} was pushed, and the registry doesn't have it")
         say(f"{image}: {digest} in {time.monotonic() - started:.0f} s")
         return digest
 
     def _builder_attests(self) -> bool:
-        """Whether `docker buildx` is there with a builder that isn't the engine's own, as
-        docker/setup-buildx-action makes one: the engine's can neither attest nor keep a cache.
-        """
+        """Whether buildx has a builder that isn't the engine's, which can't attest nor cache."""
         found = docker("buildx", "inspect", check=False, environment=self.login)
         driver = re.search(r"^Driver:\s*(\S+)", found.stdout, re.MULTILINE)
         return found.returncode == 0 and driver is not None and driver[1] != "docker"
 
     def _build_attested(self, image: str, name: str, options: list[str]) -> None:
-        """Build and push with a list of what is in the image (SBOM), how it was made (provenance),
-        and a cache in the registry for the next runner.
-
-        The tests don't come here where buildx isn't installed.
-        """
+        """Build and push with SBOM, provenance, and a cache in the registry for the next runner."""
         cache = f"type=registry,ref={self.repositories[BUILD_CACHE]}:{image}"
         # image-manifest: as ECR wants a cache. ignore-error: a build without a cache is a build.
         keep = "mode=max,image-manifest=true,oci-mediatypes=true,ignore-error=true"
@@ -138,20 +126,19 @@ class Publisher:
         try:
             trial = images.smoke_test(reference, attempts=1)
         except DockerError as error:
-            raise PublishError(
-                f"{error}\nA flow of prefect.yaml doesn't load in the image"
-            ) from error
+            why = "A flow of prefect.yaml doesn't load in the image"
+            raise StackError(f"{error}\n{why}") from error
         added = images.size(reference) - images.size(base.stdout.strip())
-        # Not timed: how fast this machine is says nothing of the image.
+        # Not timed: what else this machine does must not stop a release.
         if broken := images.broken_promises(added, trial, timed=False):
-            raise PublishError("\n".join(broken))
+            raise StackError("\n".join(broken))
         say(f"flow: {', '.join(trial.loads)} load; {added / 1e6:.0f} MB more than its base")
 
 
 def publish(repositories: Mapping[str, str], cpu: str) -> Release:
     commit = images.current_commit()
     if changed := images.uncommitted():
-        raise PublishError(
+        raise StackError(
             f"images are made from a commit, and these files differ from it:\n{changed}\n"
             "Commit them, or put them aside: git stash -u"
         )

@@ -22,10 +22,6 @@ MANIFESTS = (
 )
 
 
-class RegistryError(StackError):
-    """The registry can't be used; the message says why and what to do."""
-
-
 @dataclass(frozen=True)
 class Registry:
     """A registry, by ECR's API."""
@@ -43,12 +39,12 @@ class Registry:
         """Give an image another tag; nothing happens where another publish was faster."""
         image = self._image(repository, imageDigest=digest)
         if not image:
-            raise RegistryError(f"{repository}@{digest} has gone from the registry")
+            raise StackError(f"{repository}@{digest} has gone from the registry")
         known = self.ecr.exceptions
         there = known.ImageAlreadyExistsException, known.ImageTagAlreadyExistsException
         with explained(self.host), suppress(*there):
             self.ecr.put_image(
-                repositoryName=self._name(repository),
+                repositoryName=repository.removeprefix(f"{self.host}/"),
                 imageManifest=image["imageManifest"],
                 imageManifestMediaType=image["imageManifestMediaType"],
                 imageTag=tag,
@@ -58,15 +54,12 @@ class Registry:
     def _image(self, repository: str, **wanted: str) -> dict[str, Any] | None:
         with explained(self.host):
             found = self.ecr.batch_get_image(
-                repositoryName=self._name(repository),
+                repositoryName=repository.removeprefix(f"{self.host}/"),
                 imageIds=[wanted],
                 acceptedMediaTypes=list(MANIFESTS),
                 **self.account,
             )
         return next(iter(found["images"]), None)
-
-    def _name(self, repository: str) -> str:
-        return repository.removeprefix(f"{self.host}/")
 
     @contextmanager
     def signed_in(self) -> Iterator[dict[str, str]]:
@@ -84,8 +77,7 @@ class Registry:
 def docker_login(host: str, auth: str) -> Iterator[dict[str, str]]:
     """Variables with which the Docker client has a login, user:password in base64.
 
-    The login is in a folder of its own, which goes at the end: nothing is left in the user's
-    configuration or keychain, whose other settings and logins count as ever.
+    It is in a folder of its own, which goes at the end: the user's configuration stays as it is.
     """
     users = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
     with tempfile.TemporaryDirectory(prefix="trainyard-docker-") as name:
@@ -121,7 +113,7 @@ def explained(host: str) -> Iterator[None]:
     try:
         yield
     except (BotoCoreError, ClientError) as error:
-        raise RegistryError(
+        raise StackError(
             f"the registry {host} can't be used: {error}\nIt takes credentials of its account that "
             "may push images (`aws sso login`, or AWS_PROFILE), and a way to AWS from here"
         ) from error

@@ -1,9 +1,7 @@
-"""`make release|rollback|smoke STACK=`: bring a release to a stack, go back to the one before, or
-see whether the stack works.
+"""`make release|rollback|smoke STACK=`: bring a release to a stack, go back, or try the stack.
 
-A release is told to the stack first, in a parameter of it, so that every later `make up` keeps its
-images and a release that was killed is finished by the next. Then: `up`, the deployments, a run of
-the smoke deployment; what completed that is recorded, and can be gone back to.
+A release is noted in a parameter of the stack first, so that every later `make up` keeps its images
+and a release that was killed is finished by the next. What completed its smoke run is recorded.
 """
 
 import os
@@ -61,32 +59,23 @@ class Steps:
 
     def show(self) -> None:
         """Print the table, and put it into the summary of a GitHub job."""
-        say(f"\n{self.heading}")
+        heading = f"{self.title}{' failed' if self.error else ''}"
+        lines = [f"### {heading}", ""]
+        lines += ["| | step | seconds |", "|---|---|---:|"] if self.rows else []
+        say(f"\n{heading}")
         for what, seconds, done in self.rows:
-            say(f"{'✓' if done else '✗'} {what:<30}{seconds:6.0f} s")
+            mark = "✓" if done else "✗"
+            say(f"{mark} {what:<30}{seconds:6.0f} s")
+            lines.append(f"| {mark} | {what} | {seconds:.0f} |")
         if self.error:
             say(self.error)
-            if self.next:
-                say(f"next: {self.next}")
+            lines += ["", "```text", self.error, "```"]
+        if self.error and self.next:
+            say(f"next: {self.next}")
+            lines += ["", f"Next: `{self.next}`"]
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with Path(summary).open("a") as file:
-                file.write(self.markdown())
-
-    @property
-    def heading(self) -> str:
-        return f"{self.title}{' failed' if self.error else ''}"
-
-    def markdown(self) -> str:
-        lines = [f"### {self.heading}", ""]
-        if self.rows:
-            lines += ["| | step | seconds |", "|---|---|---:|"]
-        for what, seconds, done in self.rows:
-            lines.append(f"| {'✓' if done else '✗'} | {what} | {seconds:.0f} |")
-        if self.error:
-            lines += ["", "```text", self.error, "```"]
-            if self.next:
-                lines += ["", f"Next: `{self.next}`"]
-        return "\n".join(lines) + "\n\n"
+                file.write("\n".join(lines) + "\n\n")
 
 
 # --- the stack's memory ---------------------------------------------------------------------------
@@ -113,10 +102,7 @@ class History:
         return next(iter([*wanted, *self.completed]), None)
 
     def with_newest(self, release: Release) -> tuple[Release, ...]:
-        """The completed releases once this one has.
-
-        One that was there before has been gone back to: what came after it is forgotten.
-        """
+        """The completed releases once this one has; gone back to, what came after is forgotten."""
         at = next((i + 1 for i, each in enumerate(self.completed) if each.same(release)), 0)
         kept = (release, *self.completed[at:])[:KEPT]
         while len(HISTORY.dump_json(kept)) > MAX_BYTES:
@@ -147,10 +133,8 @@ def release(
                 f"{pulumi.stack} runs {short(history.settled)} already, which is made of the same "
                 "files. Its database belongs to that Prefect: leave DATABASE= out"
             )
-        steps.title = (
-            f"{pulumi.stack}: nothing to deploy, it runs {short(history.settled)},"
-            " which is made of the same files"
-        )
+        runs = f"it runs {short(history.settled)}, which is made of the same files"
+        steps.title = f"{pulumi.stack}: nothing to deploy, {runs}"
         return
     bring(pulumi, outputs, wanted, history, steps, connect, database)
 
@@ -203,11 +187,7 @@ def bring(
     connect: Connect,
     database: str,
 ) -> None:
-    """The steps of every release: each can be repeated, and the last one makes it count.
-
-    Args:
-        database: the revision that Prefect's database goes back to first, if it has to.
-    """
+    """The steps of every release: each can be repeated, and the last one makes it count."""
     names = Names(pulumi.stack)
     steps.title = f"{pulumi.stack}: {replacing(wanted, history.told)}"
     say(steps.title)
@@ -246,7 +226,7 @@ def note(cloud: EcsTasks, names: Names, wanted: Release, *, completed: bool) -> 
 
 @contextmanager
 def code_of(wanted: Release, outputs: dict[str, Any]) -> Iterator[Path]:
-    """Where the release's prefect.yaml and deployer are: its commit's files, not this clone's.
+    """The release's prefect.yaml and deployer: its commit's, not this clone's.
 
     A private Prefect is told from inside, by the release's flow image, which has them.
     """
@@ -265,11 +245,7 @@ def code_of(wanted: Release, outputs: dict[str, Any]) -> Iterator[Path]:
 
 
 def refuse_older_prefect(wanted: Release, running: Release) -> None:
-    """An older Prefect can't migrate, nor serve, a database that a newer one has migrated.
-
-    Raises:
-        StackError: the release that is wanted has an older Prefect than the one that runs.
-    """
+    """An older Prefect can't migrate, nor serve, a database that a newer one has migrated."""
     if wanted.commit == running.commit:
         return
     there, here = prefect_of(wanted), prefect_of(running)
@@ -285,11 +261,7 @@ def refuse_older_prefect(wanted: Release, running: Release) -> None:
 
 
 def refuse_database(stack: str, outputs: dict[str, Any], wanted: Release, history: History) -> None:
-    """A database goes back only for an older Prefect: the one that runs has to find its own.
-
-    Raises:
-        StackError: the stack has no such database, or the release has no older Prefect.
-    """
+    """A database goes back only for an older Prefect: the one that runs has to find its own."""
     if not (outputs["servers"]["prefect"] and history.told):
         raise StackError(
             f"nothing was changed: {stack} has no Prefect server of its own, so there is no "
@@ -343,15 +315,10 @@ def wanted_release() -> Release:
     try:
         return Release.read(RELEASE_FILE)
     except FileNotFoundError:
-        raise StackError(
-            f"there is no {RELEASE_FILE.relative_to(REPO)}: `make publish` builds the images, "
-            "pushes them, and writes it"
-        ) from None
+        why = "isn't there: `make publish` builds the images, pushes them, and writes it"
     except ValidationError as error:
-        raise StackError(
-            f"{RELEASE_FILE.relative_to(REPO)} isn't what `make publish` writes: run it again\n"
-            f"{error}"
-        ) from None
+        why = f"isn't what `make publish` writes: run it again\n{error}"
+    raise StackError(f"{RELEASE_FILE.relative_to(REPO)} {why}")
 
 
 Command = Literal["release", "rollback", "smoke"]
@@ -360,11 +327,7 @@ Command = Literal["release", "rollback", "smoke"]
 def deliver(
     command: Command, stack: str, open_stack: Callable[[], Pulumi], database: str = ""
 ) -> int:
-    """Run one command for one stack, show its steps, and give the exit code.
-
-    Args:
-        database: the revision that Prefect's database goes back to first, if it has to.
-    """
+    """Run one command for one stack, show its steps, and give the exit code."""
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
     steps = Steps(f"{stack}: {command}")

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from trainyard.contract.outputs import WEBHOOK, StackOutputs, deploy_environment
+from trainyard.laptop.doctor import disk_full
 from trainyard.laptop.services import LABELS
 from trainyard.laptop.stack import NO_IMAGE, Stack
 from trainyard.prefect.deploy import PROBLEMS
@@ -17,7 +18,7 @@ from trainyard.tools.console import console, done, errors, fail, say, tail
 from trainyard.tools.errors import StackError
 
 _DEPLOYED = re.compile(r"Deployment '([^']+)' successfully created")
-_REMOVED = re.compile(r"Deployment '([^']+)' removed")
+_REMOVED = re.compile(r"(?:Deployment|Schedule) ('[^']+'.*) removed: (.+)")
 
 
 def run(command: Callable[[Stack], int | None]) -> int:
@@ -35,10 +36,16 @@ def run(command: Callable[[Stack], int | None]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
-        return command(stack) or 0
+        if (failed := command(stack) or 0) and (full := disk_full()):
+            fail(full)
+        return failed
     except _Stopped as stopped:
         fail("stopped: nothing is left running that this command started")
         return 128 + stopped.number
+    except (StackError, OSError) as error:
+        if full := disk_full(str(error)):
+            raise StackError(f"{error}\n{full}") from error
+        raise
 
 
 def up(stack: Stack) -> None:
@@ -88,9 +95,9 @@ def status(stack: Stack) -> int:
     return 0
 
 
-def register_and_deploy(stack: Stack) -> None:
+def register_and_deploy(stack: Stack, *, schedules: bool = False) -> None:
     """What `make deploy` does to a stack that is up."""
-    outputs = stack.outputs()
+    outputs = stack.outputs().model_copy(update={"active_schedules": schedules})
     with console.status("telling Prefect about the stack"):
         changed = stack.register(outputs)
     done(f"{'register':<9} {changed}")
@@ -118,8 +125,22 @@ def deploy(stack: Stack, outputs: StackOutputs) -> None:
     if result.returncode or not deployed:
         raise StackError(f"`prefect deploy --all` failed:\n{output}")
     done(f"{'deployed':<9} {', '.join(deployed)}")
-    for name in _REMOVED.findall(output):
-        done(f"{'removed':<9} {name}: prefect.yaml has it no longer")
+    for what, why in _REMOVED.findall(output):
+        done(f"{'removed':<9} {what}: {why}")
+    if not outputs.active_schedules:
+        done(f"{'schedules':<9} at rest: `make deploy SCHEDULES=1` lets them start runs")
+
+
+def model(stack: Stack, arguments: Sequence[str]) -> int:
+    """Run flows/lifecycle's own command where the laptop's MLflow and Prefect are."""
+    outputs = stack.outputs()
+    environment = stack.environment() | {
+        "PREFECT_API_URL": outputs.prefect_api_url,
+        "MLFLOW_TRACKING_URI": outputs.tracking_uri,
+        "TRAINYARD_ARTIFACT_STORE": outputs.artifact_store,
+    }
+    command = [sys.executable, "-m", "flows.lifecycle", *arguments]
+    return subprocess.run(command, env=environment, cwd=stack.code, check=False).returncode  # noqa: S603
 
 
 class _Stopped(BaseException):

@@ -1,10 +1,9 @@
-"""`make demo`: one training run through a deployment and the worker, watched until it ends."""
+"""`make demo`: one run through a deployment and the worker, watched until it ends."""
 
 import logging
 import time
 from contextlib import suppress
 from math import inf
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,26 +11,21 @@ import httpx
 from rich.markup import escape
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from trainyard.laptop.parameters import DEMO, Demo
 from trainyard.laptop.services import LABELS
 from trainyard.laptop.stack import Stack, cleaning_up
 from trainyard.tools.console import console, done, fail, say
 from trainyard.tools.errors import StackError
 from trainyard.tools.waiting import wait_until
 
-DEPLOYMENT = "taxi-train/taxi-train"
-# The artifacts that the flow leaves for people: see flows/taxi/train.py
-PROGRESS = "taxi-search-progress"
-REPORT = "taxi-train-report"
+# Prefect's types of the artifacts that a flow leaves for people: the newest of each is shown.
+PROGRESS, REPORT = "progress", "markdown"
 PATIENCE = 15.0
 LOG_LINES = 30
 
 
-def demo(stack: Stack, parameters: dict[str, Any], *, keep: bool) -> int:
-    """Stack up (if it isn't), deploy, train, report, and down again what this brought up.
-
-    Raises:
-        StackError: the stack doesn't come up, or breaks on the way.
-    """
+def demo(stack: Stack, wanted: Demo, *, keep: bool) -> int:
+    """Stack up (if it isn't), deploy, run, report, and down again what this brought up."""
     from trainyard.laptop.commands import deploy, register_and_deploy
 
     start = time.monotonic()
@@ -40,7 +34,7 @@ def demo(stack: Stack, parameters: dict[str, Any], *, keep: bool) -> int:
     try:
         if not started:
             register_and_deploy(stack)
-        completed = _train(stack, parameters, keep)
+        completed = _run(stack, wanted, keep)
     finally:
         if not keep:
             with cleaning_up():
@@ -54,27 +48,7 @@ def demo(stack: Stack, parameters: dict[str, Any], *, keep: bool) -> int:
     return 0 if completed else 1
 
 
-def run_parameters(
-    data: str, train: str | None, valid: str | None, trials: int | None
-) -> dict[str, Any]:
-    """Turn what the user gave into the flow's parameters; what they left out is prefect.yaml's.
-
-    Raises:
-        StackError: the folder doesn't exist.
-    """
-    if data == "synthetic":
-        if not train and not valid:
-            train, valid = "2023-01", "2023-02"
-    elif data != "tlc" and "://" not in data:
-        folder = Path(data).expanduser().resolve()  # the run starts in another folder
-        if not folder.is_dir():
-            raise StackError(f"no such folder: {folder}")
-        data = str(folder)
-    given = {"data": data, "train_month": train, "valid_month": valid, "num_trials": trials}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _train(stack: Stack, parameters: dict[str, Any], keep: bool) -> bool:
+def _run(stack: Stack, wanted: Demo, keep: bool) -> bool:
     # only now, because importing Prefect's client takes seconds
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
@@ -83,16 +57,16 @@ def _train(stack: Stack, parameters: dict[str, Any], keep: bool) -> bool:
     api = stack.outputs().prefect_api_url
     with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
         try:
-            deployment = client.read_deployment_by_name(DEPLOYMENT)
             run = client.create_flow_run_from_deployment(
-                deployment.id,
-                parameters=parameters,
+                _deployed(client, wanted),
+                parameters=wanted.parameters,
                 # the client repeats a request that a busy server lost: not a second run
                 idempotency_key=f"demo {uuid4()}",
             )
         except PrefectHTTPStatusError as error:
             raise StackError(
-                f"Prefect refuses to run {DEPLOYMENT} with {parameters}: {error.response.text}"
+                f"Prefect refuses to run {wanted.name} with {wanted.parameters}: "
+                f"{error.response.text}"
             ) from error
         watched = _Run(client, run.id, stack)
         done(f"{'run':<9} {run.name}  {watched.url}")
@@ -110,6 +84,19 @@ def _train(stack: Stack, parameters: dict[str, Any], keep: bool) -> bool:
         return completed
 
 
+def _deployed(client: Any, wanted: Demo) -> UUID:
+    """The id of the deployment that prefect.yaml calls so: its flow's own name is in its code."""
+    from prefect.client.schemas.filters import DeploymentFilter
+
+    named = DeploymentFilter.model_validate(
+        {"name": {"any_": [wanted.name]}, "tags": {"all_": [DEMO]}}
+    )
+    for found in client.read_deployments(deployment_filter=named):
+        if found.entrypoint == wanted.entrypoint:
+            return UUID(str(found.id))
+    raise StackError(f"Prefect has no deployment {wanted.name!r}: `make deploy` makes it")
+
+
 class _Run:
     """One flow run, as a person at a terminal sees it."""
 
@@ -123,11 +110,7 @@ class _Run:
         self.url = f"{stack.outputs().prefect_api_url.removesuffix('/api')}/runs/flow-run/{run_id}"
 
     def watch(self) -> bool:
-        """Print each stage as it ends, until the run has; whether it completed.
-
-        Raises:
-            StackError: one of the stack's services died, or Prefect answers no more.
-        """
+        """Print each stage as it ends, until the run has; whether it completed."""
         from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
         ended = 0.0
@@ -214,10 +197,7 @@ class _Run:
         return "\n".join(log.message for log in reversed(logs)).splitlines()[-LOG_LINES:]
 
     def _show_stages(self, all_that_ended: bool) -> list[str]:
-        """Print the stages that ended since the last look, in the order in which they began.
-
-        Returns the names of those that run.
-        """
+        """Print the stages that ended since the last look, in their order; gives those that run."""
         from prefect.client.schemas.filters import FlowRunFilter
 
         this_run = FlowRunFilter.model_validate({"id": {"any_": [self._id]}})
@@ -249,12 +229,12 @@ class _Run:
             say(f"  {progress}")
         return progress
 
-    def _artifact(self, key: str) -> Any:
+    def _artifact(self, kind: str) -> Any:
         from prefect.client.schemas.filters import ArtifactFilter
         from prefect.client.schemas.sorting import ArtifactSort
 
         wanted = ArtifactFilter.model_validate(
-            {"key": {"any_": [key]}, "flow_run_id": {"any_": [self._id]}}
+            {"type": {"any_": [kind]}, "flow_run_id": {"any_": [self._id]}}
         )
         found = self._client.read_artifacts(
             artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC, limit=1

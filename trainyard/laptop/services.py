@@ -58,6 +58,10 @@ def command_of(name: str, home: Path, port: int | None, prefect: str | None) -> 
             {
                 # or its pages look for the API on 4200, whatever the port
                 "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
+                # these pages alone, on whichever name; by default every page may ask
+                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": (
+                    f"http://127.0.0.1:{port},http://localhost:{port}"
+                ),
                 "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": (
                     "trainyard.prefect.patches.sqlite_messaging"
                 ),

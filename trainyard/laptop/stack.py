@@ -1,6 +1,5 @@
 """The stack itself: what it consists of, and how it comes up and goes down as one."""
 
-import fcntl
 import operator
 import os
 import shlex
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 
 from trainyard.contract.outputs import ProcessWorkPool, StackOutputs, deploy_environment
 from trainyard.laptop import processes
+from trainyard.laptop.folder import Folder
 from trainyard.laptop.services import (
     LABELS,
     POOL,
@@ -64,6 +64,7 @@ class Stack:
         self.artifacts = self.home / "artifacts"
         self.logs = self.home / "logs"
         self.env_file = self.home / "env"
+        self._folder = Folder(self.home)
         self._state_file = self.home / "state.json"
         self._outputs_file = self.home / "outputs.json"
         self._http = httpx.Client(trust_env=False)  # not through a proxy of the user's
@@ -77,8 +78,15 @@ class Stack:
         A profile, an API key or a tracking server of the user's own must not leak into the
         stack, nor the stack into it.
         """
+        login = self._folder.login()
         own = ("PREFECT_", "MLFLOW_", "_MLFLOW_", "TRAINYARD_")
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(own)}
+        # what a user gives to their flows, by way of the worker
+        given = "TRAINYARD_FLOWS_DATABASE"
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if key == given or not key.startswith(own)
+        }
         binaries = str(Path(sys.executable).parent)
         no_proxy = kept.get("no_proxy") or kept.get("NO_PROXY")
         loopback = f"{no_proxy},127.0.0.1,localhost" if no_proxy else "127.0.0.1,localhost"
@@ -91,6 +99,8 @@ class Stack:
             "no_proxy": loopback,
             "DO_NOT_TRACK": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PREFECT_API_AUTH_STRING": login,
+            "PREFECT_SERVER_API_AUTH_STRING": login,
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         }
@@ -117,6 +127,7 @@ class Stack:
             artifact_store=str(self.artifacts),
             code_dir=str(self.code),
             work_pool=ProcessWorkPool(name=POOL),
+            active_schedules=False,  # nobody waits for a laptop's
         )
 
     def up(self, meanwhile: Callable[[StackOutputs], None] | None = None) -> list[str]:
@@ -127,7 +138,7 @@ class Stack:
         Raises:
             StackError: something died or didn't answer. What this call started is stopped.
         """
-        with self._alone():
+        with self._folder.alone():
             state = self._read()
             alive = [name for name in LABELS if self._alive(name, state)]
             if not alive and state.services:
@@ -184,7 +195,7 @@ class Stack:
 
     def down(self) -> bool:
         """Stop what `up` started, and nothing else; False if nothing ran."""
-        with self._alone():
+        with self._folder.alone():
             return self._end_all()
 
     def status(self) -> list[Health]:
@@ -224,8 +235,8 @@ class Stack:
             if not self._alive(name, state):
                 raise StackError(self._obituary(name))
 
-    def _obituary(self, name: str) -> str:
-        return f"{LABELS[name]} has died; {tail(self.log(name))}"
+    def _obituary(self, name: str, *, starting: bool = False) -> str:
+        return f"{LABELS[name]} has died; {tail(self.log(name), first_error=starting)}"
 
     def where_to_look(self) -> None:
         outputs = self.outputs()
@@ -234,6 +245,7 @@ class Stack:
         self.show_folders()
 
     def show_folders(self) -> None:
+        say(f"  login      {self._folder.login_file}   (Prefect's page asks for its line, once)")
         say(f"  artifacts  {self.artifacts}")
         say(f"  logs       {self.logs}")
         say(f"  a shell    . {shlex.quote(str(self.env_file))}   (then: prefect deploy --all)")
@@ -281,7 +293,8 @@ class Stack:
                 return answers and processes.listens(self.home, name, running.port)
             api = f"{state.services['prefect'].url}/api"
             asked = f"{api}/work_pools/{POOL}/workers/filter"
-            workers = self._http.post(asked, json={}, timeout=patience).json()
+            login = httpx.BasicAuth(*self._folder.login().split(":", 1))
+            workers = self._http.post(asked, json={}, timeout=patience, auth=login).json()
             # Prefect remembers workers: an earlier one of this name counts as online for a while
             return any(
                 worker["name"] == WORKER
@@ -299,7 +312,7 @@ class Stack:
                 if self._alive(name, state):
                     continue
                 if name not in start.started or not self._lost_its_port(name, state):
-                    raise StackError(f"while starting: {self._obituary(name)}")
+                    raise StackError(f"while starting: {self._obituary(name, starting=True)}")
                 self._end(name)  # what it has started itself
                 self._start(name, state, start)
             for name in names:
@@ -312,7 +325,7 @@ class Stack:
         if left := wait_until(operator.not_, waiting, seconds=START_TIMEOUT, every=0.2):
             raise StackError(
                 f"{LABELS[left[0]]} doesn't answer after {START_TIMEOUT:.0f} s;"
-                f" {tail(self.log(left[0]))}"
+                f" {tail(self.log(left[0]), first_error=True)}"
             )
 
     def _end_all(self) -> bool:
@@ -327,25 +340,6 @@ class Stack:
         return bool(worker or others)
 
     # --- files -------------------------------------------------------------------
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Two commands at once would start everything twice."""
-        try:
-            self.home.mkdir(parents=True, exist_ok=True)
-            self.home.chmod(0o700)  # Prefect's database and its key are the user's own
-            lock = (self.home / "lock").open("w")
-        except OSError as error:
-            raise StackError(f"the stack's folder can't be written: {error}") from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StackError(
-                    f"another command is starting or stopping the stack in {self.home};"
-                    " try again when it is done"
-                ) from None
-            yield
-
     def _read(self) -> State:
         try:
             return State.model_validate_json(self._state_file.read_bytes())
@@ -369,8 +363,9 @@ class Stack:
         exports |= deploy_environment(outputs, NO_IMAGE)
         lines = [
             "# `. .trainyard/env` points prefect, mlflow and python at the running laptop stack.",
-            "unset PREFECT_PROFILE PREFECT_API_KEY PREFECT_API_AUTH_STRING",
+            "unset PREFECT_PROFILE PREFECT_API_KEY",
             *(f"export {key}={shlex.quote(value)}" for key, value in sorted(exports.items())),
+            f'export PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(self._folder.login_file))})"',
             f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"',
         ]
         self._write(self.env_file, "\n".join(lines) + "\n")

@@ -26,8 +26,10 @@ LATE = 600.0
 # How long a start's crash is remembered as answered: longer than a run waits in a queue.
 MEMORY = 7 * 24 * 3600.0
 
-# What flows/platform/events.py calls it.
+# What flows/platform/events.py calls them.
 MODEL_PROMOTED = "trainyard.model.promoted"
+MODEL_TAKEN_BACK = "trainyard.model.taken-back"
+OLDER_DATA_USED = "trainyard.data.older-used"
 
 RECOVERING = "Recovering"
 GOES_ON = "It is scheduled again, and goes on after the tasks that it has finished."
@@ -163,7 +165,8 @@ def automations(
         "Nothing starts it again but its own retries, which it has had.",
         *tell("Nothing starts it again: look at its log."),
         posture="Reactive",
-        expect=["prefect.flow-run.Failed"],
+        # events are named after a state's name, not its type
+        expect=["prefect.flow-run.Failed", "prefect.flow-run.TimedOut"],
     )
     add(
         "people hear of a run that is late",
@@ -183,6 +186,28 @@ def automations(
         ),
         posture="Reactive",
         expect=[MODEL_PROMOTED],
+        match={},
+    )
+    add(
+        "people hear of a champion taken back",
+        "A person, or the deployment `rollback`, has given the alias back.",
+        *say(
+            "{{ event.payload.model }}: version {{ event.payload.restored }} is champion again,"
+            " version {{ event.payload.version }} was taken back: {{ event.payload.reason }}"
+        ),
+        posture="Reactive",
+        expect=[MODEL_TAKEN_BACK],
+        match={},
+    )
+    add(
+        "people hear of a run on older data",
+        "A flow couldn't get newer data, and says so rather than fail.",
+        *say(
+            "{{ event.payload.data }}: a run goes on with {{ event.payload.used }}, because newer"
+            " data couldn't be had: {{ event.payload.reason }}"
+        ),
+        posture="Reactive",
+        expect=[OLDER_DATA_USED],
         match={},
     )
     return wanted

@@ -1,5 +1,5 @@
-"""`prefect deploy --all` as users type it, after a strict look at prefect.yaml; what that file no
-longer has is removed.
+"""`prefect deploy --all` as users type it, after a strict look at prefect.yaml: after it
+Prefect holds what that file says, and nothing else.
 
 `python -m trainyard.prefect.deploy`, in the repository's folder, with the variables of
 `deploy_environment` (trainyard/contract/outputs.py). Look and deployment both import every flow,
@@ -10,8 +10,10 @@ import os
 import runpy
 import sys
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from trainyard.contract.outputs import DEPLOY_VARIABLES
 
@@ -27,18 +29,20 @@ def main() -> None:
     if found := problems(path, environment):
         print("\n".join(f"  {problem}" for problem in found))
         sys.exit(PROBLEMS)
+    wanted = declared(path)
     sys.argv = ["prefect", "--no-prompt", "deploy", "--all"]
     try:
-        runpy.run_module("prefect", run_name="__main__", alter_sys=True)
+        with _replace_whole():
+            runpy.run_module("prefect", run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         if ended.code:  # the rest of the file wasn't deployed, so nothing is known to be gone
             raise
-    for name in prune(environment["TRAINYARD_WORK_POOL"], declared(path)):
+    for name in prune(environment["TRAINYARD_WORK_POOL"], wanted):
         print(f"Deployment '{name}' removed: prefect.yaml has it no longer")
 
 
 def declared(path: Path) -> set[str]:
-    """What a file without problems declares, each as Prefect calls it: `flow/name`."""
+    """The deployments of a file without problems, as Prefect names them: `flow/name`."""
     import yaml
     from prefect.utilities.templating import apply_values
 
@@ -49,10 +53,25 @@ def declared(path: Path) -> set[str]:
     return {f"{load_flow(each['entrypoint']).name}/{each['name']}" for each in listed}
 
 
+def _replace_whole() -> AbstractContextManager[Any]:
+    """Make `prefect deploy` replace deployments as wholes; their ids stay.
+
+    Where it finds a deployment it changes only what the file names: schedules, limits and others
+    that the file has no longer would stay. One that it doesn't find is posted whole, and the
+    server replaces what it has by that name.
+    """
+    from prefect.client.orchestration import PrefectClient
+    from prefect.exceptions import ObjectNotFound
+
+    absent = ObjectNotFound(LookupError("replaced whole"))
+    return patch.object(PrefectClient, "read_deployment_by_name", side_effect=absent)
+
+
 def prune(work_pool: str, declared: Collection[str]) -> list[str]:
     """Remove deployments of a work pool that carry its tag and aren't declared; gives their names.
 
-    Those without the tag were made by hand, and stay.
+    Their triggers' automations go too, which Prefect would keep. Deployments without the tag were
+    made by hand, and stay.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import DeploymentFilter, WorkPoolFilter
@@ -71,6 +90,7 @@ def prune(work_pool: str, declared: Collection[str]) -> list[str]:
         for deployment in there:
             name = f"{flows[deployment.flow_id]}/{deployment.name}"
             if name not in declared:
+                client.delete_resource_owned_automations(f"prefect.deployment.{deployment.id}")
                 client.delete_deployment(deployment.id)
                 removed.append(name)
     return removed

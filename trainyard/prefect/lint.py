@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import inspect
 import json
+import math
 import re
 import sys
 from collections.abc import Collection, Mapping
@@ -13,29 +14,34 @@ from unittest.mock import patch
 
 import yaml
 from prefect import Flow, exceptions, flows
-from prefect._vendor.croniter import croniter  # type: ignore[attr-defined]
-from prefect.cli.deploy import _models, _schedules
+from prefect.cli.deploy import _models
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.steps.core import RESERVED_KEYWORDS as RESERVED
 from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
 from prefect.logging.loggers import disable_logger
+from prefect.settings import get_current_settings
 from prefect.utilities import importtools, schema_tools
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 from ruamel.yaml import YAML, YAMLError  # type: ignore[attr-defined]
 
 from trainyard.contract.fargate_sizes import Size
 from trainyard.contract.outputs import DEPLOY_VARIABLES
+from trainyard.prefect.lint_schedules import Schedule
 from trainyard.prefect.work_pool import ecs_variables
 
 _KEY = r"(^|_|api)(token|pass(word|wd|phrase)?|secret|credentials?|auth_string|webhook)_?\d*$"
 _KEY += r"|(api|secret|access|private)_?key_?\d*$"  # not a cache's
-_LEAK = r"A[KS]IA\w{9}|(pn[ub]|gh[pousr]|_pat)_\w{20}|xox.-|hooks.slack|-BEGIN|//[^/@]+:[^/@]+@"
+_LEAK = r"A[KS]IA\w{9}|(pn[ub]|gh[pousr]|_pat)_\w{20}|xox.-|hooks.slack|-BEGIN"
+_LEAK += r"|//[^/@\s]*:[^/@\s{}]+@|(?i:https?://[^/@\s{}]+@)"  # a template may stand there
+_LEAK += r"|(?i:[?&]([\w-]*(token|secret|signature|api_?key|password)|sig)=[^{&\s])"
+_NOT = "/%&<>[:cntrl:]"
 _CURES = {
     "active": 'write active: "{{ $TRAINYARD_ACTIVE_SCHEDULES }}", or true to start runs everywhere',
     "collision_strategy": "write ENQUEUE or CANCEL_NEW",
     "concurrency_limit": "write limit: and collision_strategy: (ENQUEUE or CANCEL_NEW)",
     "cron": "write minute, hour, day, month, weekday; a zone belongs into timezone:",
     "entrypoint": "write path/to/file.py:flow_function",
+    "interval": "write seconds, PT1H or '01:00:00'; months and years are for cron or rrule",
     "image": 'write image: "{{ $TRAINYARD_IMAGE }}"',
     "name": "give it one line without / % & < >",
     "schedule": "it is deprecated; write a list under `schedules`",
@@ -51,6 +57,11 @@ class _Steps(BaseModel):  # Prefect's models, as strict as a run is
     @field_validator("build", "push", "pull", check_fields=False)
     @classmethod
     def _can_be_called(cls, steps: Any) -> Any:
+        if wrong := [step for step in steps or () if len(step) != 1]:
+            keys = ", ".join(wrong[0]) or "none"
+            raise ValueError(
+                f"a step has one key, not {keys}; indent its inputs, or start it with -"
+            )
         for name, inputs in [call for step in steps or () for call in step.items()]:
             takes: Any = ""
             try:
@@ -61,37 +72,79 @@ class _Steps(BaseModel):  # Prefect's models, as strict as a run is
         return steps
 
 
-class _Schedule(_models.RawScheduleConfig):
-    cron: Annotated[str | None, Field(pattern=r"^\s*(@\w+|\S+(\s+\S+){4})\s*$")] = None
-    timezone: str
-    active: bool
-
-    @model_validator(mode="after")
-    def _starts_runs(self) -> "_Schedule":
-        _schedules._schedule_config_to_deployment_schedule(self.model_dump(mode="json"))
-        _ = self.cron and croniter(self.cron).get_next()  # type: ignore[no-untyped-call]  # raises where no date is
-        return self
-
-
 class _Limit(ConcurrencyLimitConfig):
     limit: Annotated[int, Field(ge=1)]
     collision_strategy: ConcurrencyLimitStrategy
 
 
+def _fires(trigger: Any) -> Any:
+    if trigger.type == "metric" and not _on_cloud():
+        raise ValueError("only Prefect Cloud has metric triggers; remove it, or use an event")
+    if trigger.type in ("compound", "sequence"):
+        if not trigger.triggers:
+            raise ValueError("it has no triggers to wait for; list some")
+        return [_fires(each) for each in trigger.triggers] and trigger
+    if trigger.type == "event":
+        labels = {**trigger.match.root, **trigger.match_related.root}
+        if not (labels or trigger.expect):
+            raise ValueError("every event would start a run; name those in expect: or match:")
+        if not all([*labels.keys(), *labels.values(), *trigger.expect, *trigger.after]):
+            raise ValueError("no event is empty, so none would start a run; write its name")
+        if trigger.threshold < 1:
+            raise ValueError("no number of events would start a run; make threshold 1 or more")
+    return trigger
+
+
+def _on_cloud() -> bool:
+    """Whether the API is Prefect Cloud's, or, where none is set, a stack's will be."""
+    settings = get_current_settings()
+    if settings.api.url:
+        return settings.api.url.startswith(str(settings.cloud.api_url))
+    files = [each.read_text() for each in Path("infra").glob("Pulumi.*.yaml")]
+    return bool(re.search(r"^\s+trainyard:prefect:\s+cloud\b", "\n".join(files), re.M))
+
+
+_Trigger = Annotated[DeploymentTriggerTypes, AfterValidator(_fires)]
+
+
 class _Deployment(_Steps, _models.DeploymentConfig):
-    name: Annotated[str, Field(pattern=r"^[^/%&<>[:cntrl:]]+$")]
+    name: Annotated[str, Field(pattern=rf"^[^\s{_NOT}]([^{_NOT}]*[^\s{_NOT}])?$")]
     entrypoint: str
     work_pool: _models.WorkPoolConfig
     tags: list[Annotated[str, Field(coerce_numbers_to_str=True)]] | None = None
     schedule: None = None
-    schedules: list[_Schedule] | None = None  # type: ignore[assignment]
+    schedules: list[Schedule] | None = None  # type: ignore[assignment]
     concurrency_limit: _Limit | None = None  # type: ignore[assignment]
-    triggers: list[DeploymentTriggerTypes] | None = None  # type: ignore[assignment]
+    triggers: list[_Trigger] | None = None  # type: ignore[assignment]
     sla: None = None
 
 
 class _Document(_Steps, _models.PrefectYamlModel):
     deployments: Annotated[list[_Deployment], Field(min_length=1)]  # type: ignore[assignment]
+
+
+_BELONGS = {
+    **dict.fromkeys(_Limit.model_fields, "concurrency_limit"),
+    **dict.fromkeys(Schedule.model_fields, "schedules"),
+    **dict.fromkeys(_Deployment.model_fields, "a deployment"),
+    **dict.fromkeys(ecs_variables({}, "FARGATE")["properties"], "work_pool.job_variables"),
+    **dict.fromkeys(("work_queue_name", "job_variables"), "work_pool"),
+}
+
+
+class _Misread(str):
+    """Text that YAML without quotes takes for a date, or for a number in base 60."""
+
+
+def _as_written(loader: Any, node: Any) -> Any:
+    made = getattr(loader, f"construct_yaml_{node.tag.rpartition(':')[2]}")(node)
+    return made if isinstance(made, int | float) and ":" not in node.value else _Misread(node.value)
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_constructors = yaml.SafeLoader.yaml_constructors | {
+        f"tag:yaml.org,2002:{each}": _as_written for each in ("int", "float", "timestamp")
+    }
 
 
 def lint(path: Path) -> int:
@@ -107,10 +160,14 @@ def problems(path: Path, environment: Mapping[str, str]) -> list[str]:
     """All that is wrong with a file whose templates may use `environment`, one line each."""
     try:
         YAML(typ="safe", pure=True).load(path)  # refuses a key that is there twice
-        config = {**json.loads(json.dumps(yaml.safe_load(path.read_text()), default=str))}
+        config = yaml.load(path.read_text(), _Loader)  # noqa: S506  a safe one
+        json.dumps(config)
     except (OSError, TypeError, ValueError, YAMLError, yaml.YAMLError) as error:
         mark, said = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
         return [f"{path.name}: {f'line {mark.line + 1}: ' if mark else ''}can't be read: {said}"]
+    if not isinstance(config, dict):
+        what = "is empty" if config is None else f"is a {type(config).__name__}, not a mapping"
+        return [f"{path.name}: {what}; write `deployments:` and a list of them"]
     with contextlib.chdir(path.resolve().parent):  # as `prefect deploy` and the runs load flows
         return [": ".join((path.name, *each)) for each in _File(config, environment).found.items()]
 
@@ -122,7 +179,8 @@ class _File:
         self.step_ids = re.findall(r'"id": "([\w-]+)"', json.dumps(config))
         self.found, self.shapeless, self.names = dict[str, str](), set[Any](), set[str]()
         filled = self.filled(self.config, ())
-        for model, given in ((_Document, filled), (_models.PrefectYamlModel, self.config)):
+        plain = json.loads(json.dumps(self.config))
+        for model, given in ((_Document, filled), (_models.PrefectYamlModel, plain)):
             try:
                 model.model_validate(given, extra="forbid")  # Prefect looks before it fills in, too
             except ValidationError as error:
@@ -130,7 +188,9 @@ class _File:
                 for each in error.errors():
                     key, said = str(each["loc"][-1]), each["msg"].removeprefix("Value error, ")
                     if each["type"] in ("extra_forbidden", "invalid_key"):
-                        said = f"Prefect doesn't know it{_meant(key, names)}"
+                        said = f"Prefect doesn't know it{_meant(key, [*_BELONGS, *names])}"
+                        if key in _BELONGS:
+                            said += f"; it belongs under {_BELONGS[key]}"
                     elif each["type"] not in ("missing", "value_error"):
                         said = f"{said.partition(' or instance')[0]}, not {each['input']!r}"
                     self.add(each["loc"], f"{said}; {_CURES[key]}" if key in _CURES else said)
@@ -141,13 +201,16 @@ class _File:
                 sound = {k: v for k, v in each.items() if (*at, k) not in self.shapeless}
                 self.deployment(at, {"pull": filled.get("pull")} | sound)
 
-    def add(self, at: tuple[Any, ...], said: str) -> None:
+    def where(self, at: tuple[Any, ...]) -> str:
         where = re.sub(r"\.(\d+)", r"[\1]", re.sub(r"\.\w+\[.*", "", ".".join(map(str, at))))
         with contextlib.suppress(IndexError, KeyError, TypeError):
             name = self.config["deployments"][at[1]]["name"] or at[1]
             where = where.replace(f"deployments[{at[1]}]", f"deployments[{name}]", 1)
+        return repr(where)[1:-1]
+
+    def add(self, at: tuple[Any, ...], said: str) -> None:
         if at[:3] not in self.shapeless:  # the first explains those that follow
-            self.found.setdefault(repr(where)[1:-1], " ".join(said.split()))
+            self.found.setdefault(self.where(at), " ".join(said.split()))
 
     def deployment(self, at: Any, given: dict[str, Any]) -> None:
         pool, name = given.get("work_pool", {}), self.environment["TRAINYARD_WORK_POOL"]
@@ -183,7 +246,7 @@ class _File:
         return None
 
     def accept(self, at: Any, own: Any, base: Any, takes: Any, partial: Any = False) -> None:
-        (by, schema, check), every, before = takes, base | own, len(self.found)
+        (by, schema, check), every = takes, base | own
         known = schema["properties"]
         for key in own.keys() - known.keys():
             self.add((*at, key), f"{by} doesn't know it{_meant(key, known)}")
@@ -197,7 +260,8 @@ class _File:
             if re.match(r"'[-+]?\d[\d.e+-]*' .*(integer|number)", pair):
                 cure = "; write it without quotes, as 512 or 1.0e-4"
             self.add((*at, *each.absolute_path), each.message + cure)
-        clean = len(self.found) == before and not missing and every.keys() <= known.keys()
+        clean = not missing and every.keys() <= known.keys()
+        clean = clean and not any(each.startswith(self.where(at)) for each in self.found)
         if clean and not re.search("{{|__prefect_kind", str(every)):
             try:
                 with disable_logger("prefect.flows"):  # it logs what it raises
@@ -212,8 +276,16 @@ class _File:
         if isinstance(value, dict):
             if value.keys() == {"name", "value"}:  # AWS's kind of variable
                 self.filled(value["value"], (*at, value["name"]))
-            return {key: self.filled(each, (*at, key)) for key, each in value.items()}
-        text = value if isinstance(value, str) else ""
+            pairs = [(k if isinstance(k, str) else json.dumps(k), v) for k, v in value.items()]
+            return {key: self.filled(each, (*at, key)) for key, each in pairs}
+        if isinstance(value, float) and not math.isfinite(value):
+            self.add(
+                at, "JSON has no infinity and no NaN, so Prefect can't keep it; write a number"
+            )
+        text = str(value) if isinstance(value, str) else ""
+        if isinstance(value, _Misread) and (at[-1] != "interval" or text.count(":") < 2):
+            cure = _CURES["interval"] if at[-1] == "interval" else "quote it"
+            self.add(at, f"without quotes, YAML takes {text} for a date or a number; {cure}")
         steps = {"build", "push", "pull"} & {at[0], *at[2:3]}
         later = steps or at[2:3] == ("triggers",)  # filled in when they run
         for full in re.findall(r"\{\{.*?\}\}", text):

@@ -32,7 +32,10 @@ from trainyard.prefect.work_pool import base_job_template, result_block
 NOTIFICATIONS = "custom-webhook/trainyard-notifications"
 
 # How many runs may use something at once, over all deployments.
-CONCURRENCY_LIMITS = {"tlc-downloads": 2}  # TLC's site is public: a guest doesn't hammer it
+CONCURRENCY_LIMITS = {
+    "promotion": 1,  # the lock of whoever moves a model's aliases: flows/lifecycle/registry.py
+    "tlc-downloads": 2,  # TLC's site is public: a guest doesn't hammer it
+}
 
 
 class RegisterError(Exception):

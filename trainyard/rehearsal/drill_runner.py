@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -24,6 +23,7 @@ from trainyard.rehearsal.emulator_session import RehearsalError
 from trainyard.rehearsal.rehearse import bring_up, perform
 from trainyard.rehearsal.scene import Drill, Scene, deployed
 from trainyard.rehearsal.stack import Rehearsal
+from trainyard.tools.command_line import nearest
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
 
@@ -78,12 +78,10 @@ def run_waves(waves: Sequence[Wave], rehearsal: Rehearsal, console: Console) -> 
     for wave in waves:
         with console.status(", ".join(drill.name for drill in wave)):
             results += run_wave(rehearsal, wave, console)
-    broken = [result for result in results if result.failed]
     kept = [result for result in results if not result.failed]
     REPORT.write_text(written(REPORT.read_text(), kept))
-    if broken:
-        names = ", ".join(result.drill.name for result in broken)
-        raise RehearsalError(f"these drills failed: {names}")
+    if broken := [result.drill.name for result in results if result.failed]:
+        raise RehearsalError(f"these drills failed: {', '.join(broken)}")
 
 
 def written(text: str, results: Sequence[Result]) -> str:
@@ -100,19 +98,13 @@ def written(text: str, results: Sequence[Result]) -> str:
 
 
 def chosen(only: str) -> Sequence[Wave]:
-    """The waves of a choice: all, one drill's, or today's third.
-
-    Raises:
-        StackError: there is no such drill.
-    """
+    """The waves of a choice: all, one drill's, or today's third."""
     if only == "today":
         return THIRDS[datetime.now(UTC).toordinal() % len(THIRDS)]
     if only and only not in DRILLS:
-        near = get_close_matches(only, DRILLS, n=1)
-        raise StackError(
-            f"there is no drill {only}{f' ({near[0]}?)' if near else ''}: ONLY=today, or one of "
-            f"{', '.join(DRILLS)}"
-        )
+        meant = nearest(only, list(DRILLS)) or ":"
+        known = ", ".join(DRILLS)
+        raise StackError(f"there is no drill {only}{meant} ONLY=today, or one of {known}")
     return ((DRILLS[only],),) if only else WAVES
 
 

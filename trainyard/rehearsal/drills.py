@@ -7,7 +7,7 @@ the state and the message that tell a user what to do.
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -17,12 +17,14 @@ from uuid import uuid4
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 
+from trainyard.aws import stack as operations
 from trainyard.prefect.automations import SETTLE, SILENCE
 from trainyard.rehearsal.emulator_session import CONTAINER, RehearsalError, wait_until
 from trainyard.rehearsal.scene import Drill, Scene, deployed, drill, seconds, shown
 from trainyard.rehearsal.stack import RUN_MINUTES, pool_of
 
 OUTAGE = 30.0  # seconds
+WINE = "wine-cultivar"
 
 
 @drill
@@ -56,15 +58,11 @@ def worker_killed(scene: Scene) -> str:
     client, store = scene.client, scene.rehearsal.outputs.artifact_store
     workspaces = [f"runs/drill-{uuid4().hex}" for _ in range(10)]
     # The training's first part alone: ten whole ones would show the same in four times the time.
+    data = {"data": "synthetic", "months": ["2023-01", "2023-02"], "max_bad_share": 0.2}
     preparation: dict[str, Any] = {
         "flow": "preprocess",
         "entrypoint": "flows/taxi/train.py:preprocess",
-        "parameters": {
-            "data": "synthetic",
-            "months": ["2023-01", "2023-02"],
-            "max_bad_share": 0.2,
-            "store": store,
-        },
+        "parameters": {**data, "store": store},
         "concurrency_limit": 1,
     }
     with deployed(scene.rehearsal, **preparation) as deployment:
@@ -79,9 +77,7 @@ def worker_killed(scene: Scene) -> str:
             return [run.state_type for run in runs(deployment_id={"any_": [deployment]})]
 
         def in_the_middle() -> bool:
-            """Two have ended, one is at work, and the worker has none in its hands, of any drill:
-            one that it has claimed and not started is another drill.
-            """
+            """Two have ended, one is at work, and none is claimed and not started, of any drill."""
             seen = states()
             claimed = runs(state={"type": {"any_": [StateType.PENDING]}})
             ended = seen.count(StateType.COMPLETED)
@@ -244,12 +240,48 @@ def observer_deaf(scene: Scene) -> str:
     return f"{found}: “{crashed.message}”, {again}; {scene.check_recovered(run)}"
 
 
-def unavailable(name: str, what: str, container: Callable[[Scene], str]) -> Drill:
-    """A drill in which something doesn't answer in the middle of a run, which gets over it."""
+@drill
+def promotion_killed(scene: Scene) -> str:
+    """Promoting run killed between its two writes to MLflow's registry."""
+    scene.harm_done.set()
+    rehearsal = scene.rehearsal
+    route = "/api/2.0/mlflow/registered-models/get"
+
+    def aliases() -> dict[str, str]:
+        model = rehearsal.mlflow(route, name=WINE).json()["registered_model"]
+        return {each["alias"]: each["version"] for each in model["aliases"]}
+
+    def run(**parameters: float) -> FlowRun:
+        return scene.client.create_flow_run_from_deployment(wine, parameters=parameters)
+
+    wine = scene.client.read_deployment_by_name("wine-train/wine-train").id
+    scene.completed(run())
+    scene.completed(run(regularization=1e5))  # knows next to nothing
+    worse = aliases()["challenger"]
+    force = ["promote", f"{WINE}/{worse}", "--force=drill"]
+    operations.model(rehearsal.pulumi, force, rehearsal.connect)
+    with scene.row_held(f"registered_model_aliases WHERE alias='champion' AND name='{WINE}'"):
+        better = run()
+        rehearsal.wait_for(scene.client, better, lambda _: aliases().get("previous") == worse)
+        killed = scene.kill(scene.container(scene.task_arn(better)))
+    if (held := aliases()["champion"]) != worse:
+        raise RehearsalError(f"version {held} is champion, and the run that would make it died")
+    again = seconds(killed, scene.wait_for_state(better, "Running", times=2), 120)
+    scene.completed(better)
+    found = aliases()
+    if found["previous"] != worse or found["champion"] in (worse, None):
+        raise RehearsalError(f"the run completed, and the registry has {found}")
+    return (
+        f"version {worse} stayed champion; {again}; then {found['champion']} is, {worse} previous"
+    )
+
+
+def unavailable(name: str, what: str) -> Drill:
+    """A drill in which a service, or AWS, doesn't answer amid a run, which gets over it."""
 
     def act(scene: Scene) -> str:
         run = scene.start_and_search()
-        with scene.paused(container(scene)):
+        with scene.paused(CONTAINER if name == "store" else scene.service(name)):
             time.sleep(OUTAGE)
         found = scene.check_recovered(run)
         scene.check_never_crashed(run)
@@ -259,11 +291,9 @@ def unavailable(name: str, what: str, container: Callable[[Scene], str]) -> Dril
     return Drill(f"{name}-unavailable", f"{what} unavailable for {OUTAGE:.0f} s", act)
 
 
-store_unavailable = unavailable("store", "S3, and all of AWS,", lambda _: CONTAINER)
-mlflow_unavailable = unavailable("mlflow", "MLflow", lambda scene: scene.service("mlflow"))
-prefect_unavailable = unavailable(
-    "prefect", "Prefect's API", lambda scene: scene.service("prefect")
-)
+store_unavailable = unavailable("store", "S3, and all of AWS,")
+mlflow_unavailable = unavailable("mlflow", "MLflow")
+prefect_unavailable = unavailable("prefect", "Prefect's API")
 
 
 def given_up(scene: Scene, run: FlowRun, starts: int) -> str:
@@ -286,7 +316,8 @@ WAVES: tuple[tuple[Drill, ...], ...] = (
     (store_unavailable,),
     (prefect_unavailable,),
     (prefect_replaced,),
+    (promotion_killed,),
 )
 # CI takes one of these a day, so that each drill runs every three days: about five minutes each.
-THIRDS = ((WAVES[0], WAVES[3], WAVES[4]), (WAVES[1], WAVES[6]), (WAVES[2], WAVES[5]))
+THIRDS = ((WAVES[0], WAVES[3], WAVES[4]), (WAVES[1], WAVES[6], WAVES[7]), (WAVES[2], WAVES[5]))
 DRILLS = {each.name: each for wave in WAVES for each in wave}

@@ -1,7 +1,6 @@
 """A rehearsal's AWS: the emulator in its container, IAM enforced, reachable from this machine only.
 
-Tasks, databases and the emulator share a network on which it has the address that ECS gives to
-credentials (169.254.170.2); see emulator/emulator.py for what it does beyond MiniStack.
+It has the address that ECS gives to credentials; beyond MiniStack: emulator/emulator.py.
 """
 
 import base64
@@ -14,29 +13,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
-from operator import not_
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, TypeVar
 
 import boto3
 import httpx
 import yaml
-from tenacity import (
-    RetryError,
-    Retrying,
-    retry_if_exception_type,
-    retry_if_result,
-    stop_after_delay,
-    wait_fixed,
-)
 
 from trainyard.aws.pulumi_cli import HOW_TO_INSTALL, Pulumi
 from trainyard.contract.naming import REHEARSAL
 from trainyard.contract.outputs import WEBHOOK
+from trainyard.contract.settings import PROJECT
 from trainyard.contract.stack_config import config_of
 from trainyard.delivery.images import base_image, index_options
 from trainyard.paths import PROGRAM, REPO
 from trainyard.rehearsal.inventory import inventory
+from trainyard.tools import waiting
 from trainyard.tools.docker import DockerError, client, docker
 from trainyard.tools.errors import StackError
 
@@ -62,22 +54,13 @@ def wait_until(
     check: Callable[[], Found | None],
     seconds: float,
     problem: Callable[[], str],
-    meanwhile: type[Exception] | tuple[type[Exception], ...] = (),
+    *meanwhile: type[Exception],
 ) -> Found:
-    """Ask twice a second until the answer is true, and give it; `meanwhile` is no answer either.
-
-    Raises:
-        RehearsalError: so many seconds went by; `problem` says what it says.
-    """
-    patiently = Retrying(
-        retry=retry_if_result(not_) | retry_if_exception_type(meanwhile),
-        wait=wait_fixed(0.5),
-        stop=stop_after_delay(seconds),
-    )
-    try:
-        return cast(Found, patiently(check))
-    except RetryError:
-        raise RehearsalError(problem()) from None
+    """Wait until the answer is true, and give it; RehearsalError, of `problem`, where it isn't."""
+    with suppress(*meanwhile):
+        if found := waiting.wait_until(bool, check, seconds=seconds, meanwhile=meanwhile):
+            return found
+    raise RehearsalError(problem())
 
 
 def missing() -> str | None:
@@ -151,13 +134,13 @@ class Session:
 
     def refused(self, why: str) -> Exception:
         if "overlaps" in why:
-            return RehearsalError(
+            why = (
                 f"another Docker network has addresses of {SUBNET}, where ECS gives credentials: "
                 "`docker network ls`, and `docker network inspect`, tell which. Remove it, and "
                 "start this again"
             )
-        if "port is already allocated" in why or "address already in use" in why:
-            return RehearsalError(
+        elif "port is already allocated" in why or "address already in use" in why:
+            why = (
                 f"port {self.port} of this machine is taken, and the emulator needs it: end what "
                 "listens there (`docker ps`, or `ss -ltnp`, tells), and start this again"
             )
@@ -215,7 +198,6 @@ class Session:
         return Path(found.strip()) if found.strip() else None
 
     def runs(self) -> bool:
-        """Whether this session's emulator runs."""
         return self.owner() == self.home.resolve()
 
     def containers(self, *, running: bool = False) -> list[str]:
@@ -232,17 +214,11 @@ class Session:
 
     @property
     def project(self) -> Path:
-        """A project folder of the rehearsal's own, around the same program.
-
-        Pulumi writes into a stack's file; here that isn't the repository's.
-        """
+        """A project of its own around the same program: Pulumi writes into stacks' files."""
         return self.home / "project"
 
     def alone(self) -> None:
-        """Keep what the shell says of AWS, Prefect and proxies from this process and its children.
-
-        A rehearsal would send it to the emulator, or do with it what it should do without.
-        """
+        """Keep what the shell says of AWS, Prefect and proxies from this process, for good."""
         for name in [*os.environ]:
             if name.startswith(("AWS_", "PREFECT_")) or name == WEBHOOK:
                 del os.environ[name]
@@ -258,10 +234,7 @@ class Session:
             os.environ[name] = ",".join(filter(None, (kept, *ours)))
 
     def prepare(self, stack: str, **settings: Any) -> None:
-        """Write the project and a stack's settings, from the repository's.
-
-        Not the account's: that file is of the user's AWS account.
-        """
+        """Write the project and a stack's settings, from the repository's; the account's own."""
         self.project.mkdir(parents=True, exist_ok=True)
         (self.home / "state").mkdir(exist_ok=True)
         project = yaml.safe_load((PROGRAM / "Pulumi.yaml").read_text())
@@ -280,9 +253,8 @@ class Session:
 
     def settings(self) -> dict[str, Any]:
         """What the stack `rehearsal` was last told."""
-        file = yaml.safe_load((self.project / f"Pulumi.{REHEARSAL}.yaml").read_text())
-        own = "trainyard:"
-        return {k.removeprefix(own): v for k, v in file["config"].items() if k.startswith(own)}
+        parts = ((key.partition(":"), value) for key, value in self.pulumi().settings().items())
+        return {name: value for (owner, _, name), value in parts if owner == PROJECT}
 
     def unpin_images(self) -> None:
         """Leave the images of the stack `rehearsal` to releases; the next one has to follow."""
@@ -323,10 +295,7 @@ class Session:
         return Pulumi(stack, self.project, **given)
 
     def deploy_role(self) -> dict[str, str]:
-        """Credentials for an hour with which `pulumi` and boto3 deploy the stack `rehearsal`.
-
-        Not root's, so that what GitHub's role may do is shown to be enough.
-        """
+        """An hour's credentials to deploy with: GitHub's role's, which so is shown to be enough."""
         role = self.pulumi("account", advise=False).outputs()["deploy_role_arn"]
         return self.take_role(role, SUBJECT.format(environment="dev"))
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
+from trainyard.laptop.processes import end
 from trainyard.paths import REPO
 from trainyard.rehearsal.emulator_session import GATEWAY, RehearsalError, wait_until
 
@@ -22,11 +24,11 @@ WORKSPACE = "/api/accounts/rehearsal/workspaces/rehearsal"
 URL = f"http://{GATEWAY}:{PORT}{WORKSPACE}"
 
 
-def start(home: Path, key: str) -> subprocess.Popen[bytes]:
+def start(home: Path, key: str) -> psutil.Popen:
     """Start it from nothing, with its database in `home`; it answers when this returns."""
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    process = subprocess.Popen(  # noqa: S603
+    process = psutil.Popen(
         [
             *(sys.executable, "-m", "uvicorn", "--factory", f"{__name__}:server"),
             *("--host", GATEWAY, "--port", str(PORT)),
@@ -55,21 +57,11 @@ def start(home: Path, key: str) -> subprocess.Popen[bytes]:
 
     silent = f"what stands in for Prefect Cloud doesn't answer: see {home}/server.log"
     try:
-        wait_until(answers, 120, lambda: silent, meanwhile=httpx.HTTPError)
+        wait_until(answers, 120, lambda: silent, httpx.HTTPError)
     except BaseException:
-        stop(process)
+        end([process])
         raise
     return process
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End it, by force if it takes longer than its clients may take to leave."""
-    process.terminate()
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def server() -> Any:

@@ -16,13 +16,11 @@ Right = tuple[str, str]
 
 # Rights that no rehearsal uses, and why they are given all the same.
 UNUSED: dict[Right, str] = {
-    ("tunnel-task", f"ssmmessages:{action}"): "Systems Manager's tunnels have no emulator."
-    for action in (
-        "CreateControlChannel",
-        "CreateDataChannel",
-        "OpenControlChannel",
-        "OpenDataChannel",
-    )
+    ("tunnel-task", f"ssmmessages:{act}Channel"): "Systems Manager's tunnels have no emulator."
+    for act in ("CreateControl", "CreateData", "OpenControl", "OpenData")
+} | {
+    ("models-task", f"s3:{act}"): "`trainyard model reproduce` trains; no rehearsal has it do so."
+    for act in ("GetBucketLocation", "PutObject")
 }
 # With Prefect Cloud, which is rehearsed with the profile `standard`, these too.
 UNUSED_WITH_CLOUD: dict[Right, str] = {

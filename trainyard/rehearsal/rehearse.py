@@ -3,6 +3,7 @@
 Each step prints its time and what it found; the first promise that is broken ends the rehearsal.
 """
 
+import json
 import signal
 import sys
 import time
@@ -14,7 +15,8 @@ from typing import Any, TypeVar
 
 import httpx
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
-from prefect.client.schemas.objects import StateType
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun, StateType
 from rich.console import Console
 
 from trainyard.aws import stack as operations
@@ -23,12 +25,11 @@ from trainyard.contract.naming import REHEARSAL, Names
 from trainyard.delivery import images
 from trainyard.rehearsal import iam_usage as rights
 from trainyard.rehearsal.emulator_session import RehearsalError, missing, wait_until
-from trainyard.rehearsal.stack import DEPLOYMENT, PARAMETERS, Mode, Rehearsal, pool_of
+from trainyard.rehearsal.stack import DEPLOYMENT, MODEL, PARAMETERS, Mode, Rehearsal, pool_of
 from trainyard.rehearsal.target import rehearsal as session_of_this_clone
 from trainyard.tools.errors import StackError
 
-# Of its log, at a failure.
-LAST_LINES = 25
+LAST_LINES = 25  # of its log, at a failure
 Found = TypeVar("Found")
 
 
@@ -56,23 +57,31 @@ def check_services(rehearsal: Rehearsal) -> str:
         lambda: rehearsal.mlflow("/version"),
         120,
         lambda: "MLflow isn't reached",
-        meanwhile=httpx.ConnectError,
+        httpx.ConnectError,
     ).raise_for_status()
     pool = rehearsal.outputs.work_pool.name
     return f"worker online, MLflow {version.text}, pool {pool} as registered"
 
 
+def completed_run(rehearsal: Rehearsal, client: SyncPrefectClient, **parameters: object) -> FlowRun:
+    """A training run, as a task on the emulator."""
+    deployment = client.read_deployment_by_name(DEPLOYMENT).id
+    run = client.create_flow_run_from_deployment(deployment, parameters=PARAMETERS | parameters)
+    run = rehearsal.wait_for(client, run)
+    if run.state_type is not StateType.COMPLETED:
+        raise RehearsalError(f"the run ended as {run.state}")
+    return run
+
+
 def train(rehearsal: Rehearsal) -> str:
-    """A training run, as a task on the emulator; all that it leaves is where it belongs."""
+    """A training run; all that it leaves is where it belongs."""
     with rehearsal.prefect() as client:
-        deployment = client.read_deployment_by_name(DEPLOYMENT).id
-        run = client.create_flow_run_from_deployment(deployment, parameters=PARAMETERS)
-        run = rehearsal.wait_for(client, run)
-        if run.state_type is not StateType.COMPLETED:
-            raise RehearsalError(f"the run ended as {run.state}")
+        run = completed_run(rehearsal, client)
         first = min(t.start_time for t in rehearsal.task_runs(client, run) if t.start_time)
         waited = (first - (run.created or first)).total_seconds()
-    version = rehearsal.champion()["version"]
+    champion = rehearsal.champion()
+    version, tags = champion["version"], {tag["key"]: tag["value"] for tag in champion["tags"]}
+    made_from = json.loads(tags["trainyard.lineage"])
     models = [key for key in rehearsal.keys("mlflow/") if key.endswith("MLmodel")]
     # And back: how a scoring flow gets the model.
     stored = models[0].removeprefix("mlflow/") if models else ""
@@ -83,10 +92,36 @@ def train(rehearsal: Rehearsal) -> str:
     logs = rehearsal.aws("logs").filter_log_events(
         logGroupName=pool_of(rehearsal.outputs).log_group, filterPattern=f'"{run.name}"', limit=1
     )["events"]
-    for what, found in (("model in S3", models), ("result", results), ("log line", logs)):
+    for what, found in (
+        ("model in S3", models),
+        ("result", results),
+        ("log line", logs),
+        ("image in its model's record", made_from["image"]),
+    ):
         if not found:
             raise RehearsalError(f"the run completed, but left no {what}")
     return f"first task after {waited:.0f} s, champion version {version}, {len(results)} results"
+
+
+def keep_the_better(rehearsal: Rehearsal) -> str:
+    """A run that is no better is kept; a person promotes it all the same, and takes it back."""
+    model = partial(operations.model, rehearsal.pulumi, connect=rehearsal.connect)
+
+    def require(version: str, after: str) -> None:
+        if (found := str(rehearsal.champion()["version"])) != version:
+            raise RehearsalError(f"version {found} is champion after {after}, and not {version}")
+
+    before = str(rehearsal.champion()["version"])
+    with rehearsal.prefect() as client:
+        completed_run(rehearsal, client, num_trials=1)  # the first of the trials before
+    require(before, "a run that is no better")
+    worse = str(int(before) + 1)
+    model(["promote", f"{MODEL}/{worse}", "--force=rehearsed"])
+    require(worse, "`model promote --force`")
+    model(["rollback", MODEL, "--reason=rehearsed"])
+    require(before, "`model rollback`")
+    model(["list", MODEL])
+    return f"version {worse} kept, promoted by force and taken back"
 
 
 def check_rights(rehearsal: Rehearsal) -> str:
@@ -121,15 +156,13 @@ def bring_up(rehearsal: Rehearsal, console: Console) -> None:
 
 
 def rehearse(rehearsal: Rehearsal, console: Console, *, keep: bool = False) -> None:
-    """All steps, in order, from nothing: what `make up STACK=rehearsal` has left is ended.
-
-    With `keep` the stack stays up: the last step is left out.
-    """
+    """All steps, in order, from nothing; with `keep` the stack stays up."""
     rehearsal.session.stop()
     bring_up(rehearsal, console)
     step(console, "make up, again", lambda: check_unchanged(rehearsal))
     step(console, "what runs", lambda: check_services(rehearsal))
     step(console, "a training run", lambda: train(rehearsal))
+    step(console, "a run that is no better", lambda: keep_the_better(rehearsal))
     step(console, "rights", lambda: check_rights(rehearsal))
     if not keep:
         step(console, "make down", rehearsal.destroy)

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 from uuid import UUID, uuid4
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, LogFilter
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.sorting import LogSort
 from prefect.states import Cancelled
 
 from trainyard.prefect.register import register_automations
@@ -21,10 +20,10 @@ from trainyard.rehearsal.stack import DEPLOYMENT, MODEL, PARAMETERS, Rehearsal, 
 from trainyard.tools.docker import DockerError, docker
 
 TRIALS = 2
-# Of two runs that stage at once, milliseconds between "is described" and "is the champion".
-SAME_MOMENT = 10_000
+# What flows/lifecycle/registry.py puts on a version that was compared.
+VERDICT_TAG = "trainyard.verdict"
 # Tasks that keep no result: they write the same page again.
-REPORTS = {"report-quarantine", "write-report"}
+REPORTS = {"report-quarantine", "report-release", "write-report"}
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,9 @@ class Scene:
 
     def wait_for_state(self, run: FlowRun, name: str, times: int = 1, minutes: float = 3) -> State:
         """Wait until a run has been in a state so often; gives the state."""
-
-        def there(_: FlowRun) -> bool:
-            return len(self.states(run, name)) >= times
-
-        self.rehearsal.wait_for(self.client, run, there, minutes)
+        self.rehearsal.wait_for(
+            self.client, run, lambda _: len(self.states(run, name)) >= times, minutes
+        )
         return self.states(run, name)[times - 1]
 
     def states(self, run: FlowRun, name: str | None = None) -> list[State]:
@@ -82,16 +79,14 @@ class Scene:
 
     def log(self, run: FlowRun, words: str) -> str:
         """The line of a run's log that has these words."""
-        wanted = LogFilter.model_validate({"flow_run_id": {"any_": [run.id]}})
 
         def lines() -> list[str]:
-            found = self.client.read_logs(wanted, limit=200, sort=LogSort.TIMESTAMP_DESC)
-            return [line.message for line in found]
+            return self.rehearsal.log_lines(self.client, run)
 
         return wait_until(
-            lambda: next((line for line in lines() if words in line), None),
+            lambda: next((line for line in reversed(lines()) if words in line), None),
             20,
-            lambda: "\n".join([f"the log of {run.name} doesn't say {words}:", *reversed(lines())]),
+            lambda: "\n".join([f"the log of {run.name} doesn't say {words}:", *lines()]),
         )
 
     # --- what must hold ---------------------------------------------------------------------------
@@ -126,7 +121,7 @@ class Scene:
         return f"{cached} tasks taken from the result store, none done twice"
 
     def check_model(self, run: FlowRun) -> str:
-        """A run left one model in the registry, the champion, from one set of trials."""
+        """A run left one model in the registry, judged by the gate, from one set of trials."""
 
         def search(what: str, key: str, body: dict[str, Any] | None = None, **query: str) -> Any:
             route = f"/api/2.0/mlflow/{what}/search"
@@ -145,14 +140,11 @@ class Scene:
         registered = [version for version in known if version["run_id"] in ids]
         if len(registered) != 1:
             raise RehearsalError(f"it registered {len(registered)} models")
-        mine, champion = registered[0], self.rehearsal.champion()
-        # Another drill's run may have made its own the champion since.
-        if champion["last_updated_timestamp"] < mine["last_updated_timestamp"] - SAME_MOMENT:
-            raise RehearsalError(
-                f"version {mine['version']} of it isn't the champion, the older "
-                f"{champion['version']} is"
-            )
-        return f"model version {mine['version']}, registered once"
+        mine = registered[0]
+        if not any(tag["key"] == VERDICT_TAG for tag in mine.get("tags", ())):
+            raise RehearsalError(f"the gate has said nothing of its version {mine['version']}")
+        self.rehearsal.champion()  # there is one at any time
+        return f"model version {mine['version']}, registered and judged"
 
     # --- machines ---------------------------------------------------------------------------------
     def container(self, task_arn: str) -> str:
@@ -183,7 +175,7 @@ class Scene:
             lambda: self.rehearsal.task(service).get("healthStatus") == "HEALTHY",
             180,
             lambda: f"{service} isn't healthy after 3 minutes",
-            meanwhile=RehearsalError,  # the next one isn't there yet
+            RehearsalError,  # the next one isn't there yet
         )
 
     @contextmanager
@@ -194,6 +186,30 @@ class Scene:
             yield
         finally:
             docker("unpause", container)
+
+    @contextmanager
+    def row_held(self, row: str) -> Iterator[None]:
+        """Keep MLflow from writing a row of its database; who waits for it then has no answer."""
+        label = "label=db_id=trainyard-rehearsal-database"
+        (database,) = docker("ps", "-q", "-f", label).stdout.split()
+        psql = ("exec", database, "psql", "-U", "trainyard", "-d", "mlflow", "-c")
+
+        def hold() -> None:
+            with suppress(DockerError):  # it is ended below
+                statement = f"SELECT 1 FROM {row} FOR UPDATE"  # noqa: S608  a drill's own
+                docker(*psql, f"BEGIN; {statement}; SELECT pg_sleep(600)")
+
+        holder = Thread(target=hold, daemon=True)
+        holder.start()
+        try:
+            yield
+        finally:
+            docker(
+                *psql,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <>"
+                " pg_backend_pid() AND (query LIKE '%pg_sleep(600)%' OR wait_event_type = 'Lock')",
+            )
+            holder.join(30)
 
     @contextmanager
     def automations(self, **times: float) -> Iterator[None]:
@@ -240,9 +256,7 @@ def drill(act: Callable[[Scene], str]) -> Drill:
 
 @contextmanager
 def deployed(rehearsal: Rehearsal, flow: str = "", **changes: Any) -> Iterator[UUID]:
-    """A deployment as the training's, or of another flow, with changes; without them, many of its
-    runs at a time. None of its runs outlives it.
-    """
+    """A deployment as the training's, or of another flow, with changes; no run outlives it."""
     copied = ("work_pool_name", "job_variables", "pull_steps", "tags", "entrypoint", "parameters")
     with rehearsal.prefect() as client:
         training = client.read_deployment_by_name(DEPLOYMENT)
@@ -270,11 +284,7 @@ def deployed(rehearsal: Rehearsal, flow: str = "", **changes: Any) -> Iterator[U
 
 
 def seconds(earlier: datetime, later: State, most: float = float("inf")) -> str:
-    """The time from a moment to a state.
-
-    Raises:
-        RehearsalError: it is more than `most` seconds.
-    """
+    """The time from a moment to a state; RehearsalError where it is more than `most` seconds."""
     took = (later.timestamp - earlier).total_seconds()
     if took > most:
         raise RehearsalError(f"{later.name} after {took:.1f} s; promised: {most:.0f} s")

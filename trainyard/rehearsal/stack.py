@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Literal
 
 import httpx
+import psutil
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.filters import FlowRunFilter, LogFilter
 from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.sorting import LogSort
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_KEY,
@@ -24,6 +25,7 @@ from trainyard.aws import stack as operations
 from trainyard.aws.ecs_tasks import EcsTasks
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.contract.outputs import EcsWorkPool, StackOutputs
+from trainyard.laptop.processes import end
 from trainyard.rehearsal import fake_prefect_cloud as cloud
 from trainyard.rehearsal.emulator_session import RehearsalError, Session, boto, wait_until
 
@@ -38,6 +40,7 @@ MODEL = "taxi-trip-duration"
 # Small, so that the rehearsal is about the path and not about the model.
 PARAMETERS = {"num_trials": 2, "max_inference_time": 1e-3}
 RUN_MINUTES = 8
+LAST_LINES = 10
 
 
 @dataclass
@@ -50,7 +53,7 @@ class Rehearsal:
     """Where Pulumi's own lines go; the terminal without."""
     credentials: dict[str, str] = field(default_factory=dict)
     """The deploy role's, and not root's: so that role is shown to be enough."""
-    _cloud: subprocess.Popen[bytes] | None = None
+    _cloud: psutil.Popen | None = None
     _api_key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     _made: dict[str, Any] = field(default_factory=dict)
 
@@ -93,11 +96,7 @@ class Rehearsal:
         operations.deploy(self.pulumi, self.connect)
 
     def destroy(self) -> None:
-        """`make down STACK=rehearsal`, but for the emulator, which stays.
-
-        Raises:
-            RehearsalError: something is left, in the emulator or in Docker.
-        """
+        """`make down STACK=rehearsal`, but for the emulator; RehearsalError where some is left."""
         self.credentials = self.session.deploy_role()  # the first ones may have expired
         operations.down(self.pulumi, lambda _: self.as_deploy_role)
         if left := self.session.leftovers():
@@ -107,7 +106,7 @@ class Rehearsal:
         """End the emulator and all that it started, however far the rehearsal came."""
         try:
             if self._cloud:
-                cloud.stop(self._cloud)
+                end([self._cloud])
         finally:
             self.session.stop()
 
@@ -137,10 +136,7 @@ class Rehearsal:
         return found
 
     def address(self, service: str) -> str:
-        """Where this machine reaches a service's container.
-
-        Its name in Cloud Map resolves in containers only, here as on AWS.
-        """
+        """A service's address: its name in Cloud Map resolves in containers only, as on AWS."""
         attachment = self.task(service)["attachments"][0]
         details = {d["name"]: d["value"] for d in attachment["details"]}
         return str(details["privateIPv4Address"])
@@ -169,22 +165,16 @@ class Rehearsal:
     def mlflow(
         self, route: str, body: dict[str, Any] | None = None, **query: str
     ) -> httpx.Response:
-        """Ask the stack's MLflow, as its administrator, by the name that it answers to.
-
-        With a body it is a POST.
-        """
-        outputs = self.outputs
-        password = self.secret(pool_of(outputs).secrets["MLFLOW_TRACKING_PASSWORD"])
-        host = outputs.tracking_uri.removeprefix("http://")
-        return httpx.request(
-            "GET" if body is None else "POST",
-            f"http://{self.address('mlflow')}:5000{route}",
-            params=query,
-            json=body,
+        """Ask the stack's MLflow, as its administrator, by its own name; a body is POSTed."""
+        password = self.secret(pool_of(self.outputs).secrets["MLFLOW_TRACKING_PASSWORD"])
+        mlflow = httpx.Client(
+            base_url=f"http://{self.address('mlflow')}:5000",
             auth=("admin", password),
-            headers={"Host": host},
+            headers={"Host": self.outputs.tracking_uri.removeprefix("http://")},
             timeout=30,
         )
+        with mlflow:
+            return mlflow.request("GET" if body is None else "POST", route, params=query, json=body)
 
     def champion(self) -> dict[str, Any]:
         """The version of the model that has the alias."""
@@ -216,9 +206,16 @@ class Rehearsal:
 
         def late() -> str:
             state = client.read_flow_run(run.id).state
-            return f"after {minutes} minutes the run {run.name} is {state and state.name}"
+            said = f"after {minutes} minutes the run {run.name} is {state and state.name}; its log:"
+            return "\n".join([said, *self.log_lines(client, run)[-LAST_LINES:]])
 
         return wait_until(there, minutes * 60, late)
+
+    def log_lines(self, client: SyncPrefectClient, run: FlowRun) -> list[str]:
+        """The last lines of a run's log that Prefect has."""
+        wanted = LogFilter.model_validate({"flow_run_id": {"any_": [run.id]}})
+        logs = client.read_logs(wanted, limit=200, sort=LogSort.TIMESTAMP_DESC)
+        return [log.message for log in reversed(logs)]
 
     def task_runs(self, client: SyncPrefectClient, run: FlowRun) -> list[TaskRun]:
         wanted = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})

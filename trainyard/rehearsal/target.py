@@ -30,10 +30,7 @@ def opened(*, released: bool = False) -> Pulumi:
 
 
 def found(*, released: bool = False) -> Pulumi:
-    """The rehearsal's `pulumi`, as the last command left it: its emulator has to run.
-
-    With `released` it runs the images of a release, so the settings name none.
-    """
+    """The rehearsal's `pulumi`, as the last command left it; a release's images aren't pinned."""
     session = rehearsal()
     if not session.runs() or not session.project.exists():
         raise not_up(REHEARSAL)

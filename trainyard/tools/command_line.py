@@ -21,21 +21,12 @@ ERROR_LOG = REPO / ".trainyard/error.log"
 
 
 def options_given_to_make(
-    app: App,
-    commands: tuple[str, ...],
-    arguments: ArgumentCollection,
-    *,
-    others: App | None = None,
+    app: App, commands: tuple[str, ...], arguments: ArgumentCollection, *, others: App | None = None
 ) -> None:
     """Read `make demo KEEP=1 DATA=tlc` as `trainyard demo --keep --data tlc`.
 
-    STACK may also come from the shell's environment, as with any variable of make.
-
-    Args:
-        others: the commands that may be given beside this one, as in `make publish release`.
-
-    Raises:
-        CycloptsError: no command takes such a variable, or STACK is given without a name.
+    STACK may also come from the shell's environment, as with any variable of make. `others` may be
+    given beside this command, as in `make publish release`.
     """
     if GIVEN_TO_MAKE not in os.environ:
         return
@@ -92,10 +83,7 @@ def usage_error(error: CycloptsError) -> str:
 
 
 def run(app: Callable[..., object], arguments: Sequence[str] | None) -> int:
-    """Run a command, and give its exit status.
-
-    An error of ours, or AWS's answer, is one message and status 1; its traceback is in ERROR_LOG.
-    """
+    """Run a command, and give its exit status; 1 after one message where AWS or we refuse."""
     try:
         status = app(arguments, result_action="return_value")
     except Exception as error:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from contextlib import suppress
 
 from trainyard.tools.errors import StackError
 
@@ -22,8 +23,7 @@ def gh(*arguments: str) -> str:
 
 
 def logged_in() -> bool:
-    try:
+    with suppress(GhError):
         gh("auth", "status")
-    except GhError:
-        return False
-    return True
+        return True
+    return False

@@ -15,7 +15,8 @@ from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Scheduled
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.states import Pending, Scheduled
 
 from tests.conftest import ROOT
 
@@ -51,8 +52,8 @@ def slow(folder: str):
     time.sleep(600)
 
 @task
-def alone(folder, name):
-    with exclusive(name):
+def alone(folder):
+    with exclusive("promotion"):
         log = Path(folder, "log")
         before = log.read_text() if log.exists() else ""
         time.sleep(2)
@@ -70,7 +71,7 @@ def tracked(folder: str):
 
 @flow
 def turns(folder: str):
-    alone(folder, Path(folder).name)
+    alone(folder)
 """
 
 
@@ -153,10 +154,25 @@ def test_what_a_killed_attempt_left_running_is_ended_by_the_next(
     assert "Crashed" in below
 
 
-def test_a_run_that_takes_too_long_says_so(folder: Path, prefect_server: str) -> None:
-    run = waiting_run("slow")
-    with start(folder, prefect_server, "slow", run) as process:
-        process.wait(120)
+def test_a_run_that_takes_too_long_says_so_and_frees_its_slot(
+    folder: Path, prefect_server: str
+) -> None:
+    def may_start(run: UUID) -> bool:
+        """As a worker asks."""
+        return client.set_flow_run_state(run, Pending()).status == SetStateStatus.ACCEPT
+
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow_from_name("slow")
+        deployment = client.create_deployment(flow, name="slow", concurrency_limit=1)
+        run, other = (
+            client.create_flow_run_from_deployment(deployment, parameters={"folder": ""}).id
+            for _ in range(2)
+        )
+        assert may_start(run)
+        assert not may_start(other)
+        with start(folder, prefect_server, "slow", run) as process:
+            process.wait(120)
+        assert may_start(other)
     found, *_ = states(run)
     assert found.state
     assert found.state_name == "TimedOut"

@@ -10,6 +10,7 @@ import pytest
 from s3fs import S3FileSystem
 from upath import UPath
 
+from flows.lifecycle.registry import recorded_lineage
 from flows.platform.artifact_store import (
     ArtifactStoreError,
     artifact_path,
@@ -19,8 +20,10 @@ from flows.platform.artifact_store import (
     write_parquet,
     writing,
 )
-from flows.taxi.contract import ContractError, check, read_month
+from flows.platform.contract import ContractError
+from flows.taxi.contract import check, read_month
 from flows.taxi.source import SourceError, raw_month
+from flows.taxi.spec import SPEC
 from flows.taxi.synthetic import synthetic_month
 from tests.e2e.flows.whole_runs import Place, ended, put_month, run
 
@@ -172,6 +175,7 @@ def test_the_whole_pipeline_runs_on_s3(
     runs = [r for r in here.runs_of(done) if "rmse_valid" in r.data.metrics]
     assert len(runs) == 3
     workspace = f"store/runs/{done.id}"
+    holdout = recorded_lineage(here.client, SPEC, "1").holdout
     assert sorted(key for key in keys(s3) if not key.startswith("raw/")) == sorted(
         [
             *(
@@ -180,7 +184,10 @@ def test_the_whole_pipeline_runs_on_s3(
                 for month in ("2023-01", "2023-02")
             ),
             f"{workspace}/features/transformer.skops",
+            f"{workspace}/search/2023-02.parquet",
             *(f"{workspace}/models/{r.info.run_id}.skops" for r in runs),
+            "store/benchmarks/taxi-trip-duration/000001.parquet",
+            f"store/holdouts/taxi-trip-duration/{holdout.sha256}.parquet",
         ]
     )
     assert not Path(here.folder, "store").exists()

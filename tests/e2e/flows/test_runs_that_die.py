@@ -47,12 +47,14 @@ from pathlib import Path
 from prefect import flow, task
 
 sys.path.append({str(ROOT)!r})
-from flows.platform.events import model_promoted
+from flows.platform.events import model_promoted, model_taken_back, older_data_used
 """
     + """
 @task
 def stage() -> None:
     model_promoted("rides", "7", "RMSE 4.6 min")
+    model_taken_back("rides", "7", "6", "too slow")
+    older_data_used("rides", "the snapshot of May", "the API is down")
 
 @flow
 def promote(folder: str) -> None:
@@ -347,9 +349,16 @@ def test_a_run_that_no_worker_takes_is_told(died: Died) -> None:
     )
 
 
-def test_a_new_champion_is_told(died: Died) -> None:
+def test_a_new_champion_and_one_taken_back_are_told(died: Died) -> None:
     wanted = "rides: version 7 is the new champion. RMSE 4.6 min"
     within(120, "it is told", lambda: wanted in died.pool.told)
+    wanted = "rides: version 6 is champion again, version 7 was taken back: too slow"
+    within(120, "it is told", lambda: wanted in died.pool.told)
+
+
+def test_a_run_on_older_data_is_told(died: Died) -> None:
+    wanted = "rides: a run goes on with the snapshot of May, because newer data couldn't be had: "
+    within(120, "it is told", lambda: f"{wanted}the API is down" in died.pool.told)
 
 
 def test_no_event_was_dropped(died: Died) -> None:

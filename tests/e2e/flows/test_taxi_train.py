@@ -34,9 +34,9 @@ from flows.taxi.preprocess import preprocess
 from flows.taxi.report import Dataset
 from flows.taxi.search import Trial, search
 from flows.taxi.source import raw_month
-from flows.taxi.train import MODEL_NAME
 from tests.conftest import ROOT
 from tests.e2e.flows.whole_runs import (
+    MODEL_NAME,
     Place,
     artifacts,
     ended,
@@ -110,7 +110,7 @@ def test_the_new_champion_is_an_event_of_its_run(trained: Trained, prefect_serve
     (event,) = events
     assert event["resource"]["prefect.resource.id"] == f"trainyard.model.{MODEL_NAME}"
     assert (event["payload"]["model"], event["payload"]["version"]) == (MODEL_NAME, "1")
-    assert "RMSE" in event["payload"]["description"]
+    assert "the first one, rmse " in event["payload"]["description"]
 
 
 def test_the_run_is_named_after_the_newest_months_by_its_scheduled_time(trained: Trained) -> None:
@@ -226,7 +226,7 @@ def test_quarantined_rows_are_kept_with_their_rule_and_counted_in_prefect(
 def test_the_report_shows_rows_models_and_links(trained: Trained) -> None:
     page = artifacts(trained.run.id)["taxi-train-report"]
     text = str(page.data)
-    assert text.startswith(f"# {MODEL_NAME} version 1 is champion")
+    assert text.startswith(f"# {MODEL_NAME} version 1 is the new champion")
     assert "| rows read | 40,000 | 40,000 |" in text
     for name in ("linear baseline", trained.champion_run.info.run_name):
         assert f"[{name}](" in text
@@ -376,13 +376,16 @@ def months(tmp_path: Path) -> dict[str, object]:
     }
 
 
-def test_a_second_run_makes_version_2_the_champion_and_a_hopeless_third_changes_nothing(
+def test_a_second_run_that_is_no_better_is_kept_and_a_hopeless_third_changes_nothing(
     here: Place, months: dict[str, object]
 ) -> None:
     assert ended(run(**months)) == ("Completed", "")
     assert (here.champion(), here.registered()) == ("1", ["1"])
-    assert ended(run(**months)) == ("Completed", "")
-    assert (here.champion(), sorted(here.registered())) == ("2", ["1", "2"])
+    second = run(**months)
+    assert ended(second) == ("Completed", "")
+    assert (here.champion(), sorted(here.registered())) == ("1", ["1", "2"])
+    page = str(artifacts(second.id)["taxi-train-report"].data)
+    assert page.startswith(f"# {MODEL_NAME} version 2 is registered, kept champion v1: it isn't")
     assert len(here.client.search_experiments(filter_string="name LIKE 'taxi-train%'")) == 2
 
     hopeless = run(**months | {"max_rmse_valid": 0.1, "max_inference_time": 0.25})
@@ -394,7 +397,7 @@ def test_a_second_run_makes_version_2_the_champion_and_a_hopeless_third_changes_
     runs = [r for r in here.runs_of(hopeless) if "rmse_valid" in r.data.metrics]
     best = min(runs, key=lambda each: float(each.data.metrics["rmse_valid"]))
     assert f"the best, '{best.info.run_name}', has {best.data.metrics['rmse_valid']:.3f}" in message
-    assert (here.champion(), sorted(here.registered())) == ("2", ["1", "2"])
+    assert (here.champion(), sorted(here.registered())) == ("1", ["1", "2"])
 
 
 def test_what_is_fitted_does_not_depend_on_the_validation_month(

@@ -1,5 +1,7 @@
 """What tests of whole flow runs share: a place for a run's outside, and runs as workers do them."""
 
+import asyncio
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +23,11 @@ from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled, State
 
+from flows.taxi.spec import SPEC
 from flows.taxi.synthetic import synthetic_month
-from flows.taxi.train import MODEL_NAME, taxi_train
+from flows.taxi.train import taxi_train
+
+MODEL_NAME = SPEC.name
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ def put_month(folder: Path, month: str, frame: pl.DataFrame | None = None, rows:
 
 def run(flow: Flow[..., Any] = taxi_train, **parameters: object) -> FlowRun:
     """Run a flow as a user's script does; gives what the server then knows about the run."""
-    state: State[Any] = flow(**parameters, return_state=True)
+    started: Any = flow(**parameters, return_state=True)
+    state: State[Any] = asyncio.run(started) if inspect.iscoroutine(started) else started
     assert state.state_details.flow_run_id is not None
     return read(state.state_details.flow_run_id)
 

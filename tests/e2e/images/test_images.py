@@ -147,8 +147,11 @@ def test_the_servers_image_by_itself_says_how_it_is_used(built: dict[str, Built]
 @pytest.mark.parametrize("init", [[], ["--init"]])
 def test_it_stops_when_it_is_told_to(built: dict[str, Built], init: list[str]) -> None:
     """As PID 1, and under an init of ECS's own."""
-    name = docker("run", "-d", *init, *LOCKED_DOWN, built["flow"].id, "sleep", "60").stdout.strip()
+    run = ("sh", "-c", "echo started; exec sleep 60")
+    name = docker("run", "-d", *init, *LOCKED_DOWN, built["flow"].id, *run).stdout.strip()
     try:
+        while not docker("logs", name).stdout:  # before that nobody passes a signal on
+            time.sleep(0.1)
         started = time.monotonic()
         docker("stop", "-t", "30", name)
         assert time.monotonic() - started < 20

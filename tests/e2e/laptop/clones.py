@@ -1,5 +1,6 @@
 """A clone of the repository, and its commands as a user types them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -49,6 +51,12 @@ class Clone:
         assert (process.returncode != 0) == fails, output
         return output
 
+    @property
+    def login(self) -> tuple[str, str]:
+        """User and password of the stack's Prefect."""
+        user, _, password = (self.home / "prefect-login").read_text().strip().partition(":")
+        return user, password
+
     def processes(self) -> list[psutil.Process]:
         """Every process that was started from this clone's stack."""
         return [process for process in psutil.process_iter() if self._is_ours(process)]
@@ -66,6 +74,10 @@ class Clone:
             return process.environ().get("TRAINYARD_STACK_DIR") == str(self.home)
         except psutil.Error:
             return False
+
+
+def read_outputs(clone: Clone) -> dict[str, Any]:
+    return dict(json.loads((clone.home / "outputs.json").read_text()))
 
 
 def read_until(process: "subprocess.Popen[str]", text: str) -> str:

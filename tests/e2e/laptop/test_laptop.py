@@ -22,7 +22,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.laptop.clones import Clone, interrupt, read_until, wait_for
+from tests.e2e.laptop.clones import Clone, interrupt, read_outputs, read_until, wait_for
 
 pytestmark = pytest.mark.server
 
@@ -87,7 +87,9 @@ def test_ctrl_c_while_the_servers_start_leaves_nothing_behind(clone: Clone) -> N
     assert clone.run("down") == "nothing is running\n"
 
 
-def test_a_server_that_dies_while_it_starts_is_named_with_the_end_of_its_log(clone: Clone) -> None:
+def test_a_server_that_dies_while_it_starts_is_named_with_its_logs_first_error(
+    clone: Clone,
+) -> None:
     database = clone.home / "mlflow" / "mlflow.db"
     database.parent.mkdir(parents=True, exist_ok=True)
     database.write_text("this is no database")
@@ -95,8 +97,9 @@ def test_a_server_that_dies_while_it_starts_is_named_with_the_end_of_its_log(clo
         output = clone.run("up", fails=True)
     finally:
         database.unlink()
-    assert "✗ while starting: MLflow has died; the end of" in output
-    assert "file is not a database" in output
+    first = output.partition("✗ while starting: MLflow has died; the first error in ")[2]
+    assert "ERROR mlflow.cli: (sqlite3.DatabaseError) file is not a database" in first
+    assert 'File "' not in first  # no frames
     assert clone.end() == []
 
 
@@ -105,7 +108,7 @@ def test_a_server_that_dies_while_it_starts_is_named_with_the_end_of_its_log(clo
 
 def test_the_demo_ends_with_a_champion_and_nothing_running(clone: Clone) -> None:
     output = clone.run("demo", "--trials", "2")
-    assert "# taxi-trip-duration version 1 is champion" in output
+    assert "# taxi-trip-duration version 1 is the new champion" in output
     for stage in ("preprocess", "train-baseline", "search-xgboost", "write-report"):
         assert f"✓ stage     {stage}" in output
     assert "\x1b" not in output  # plain, where there is no terminal
@@ -267,7 +270,7 @@ def test_nothing_of_the_users_own_prefect_and_mlflow_reaches_the_stack(stack: Cl
 
 def test_the_servers_transactions_take_turns(stack: Clone) -> None:
     api = read_outputs(stack)["prefect_api_url"]
-    settings = http.get(f"{api}/admin/settings").json()
+    settings = http.get(f"{api}/admin/settings", auth=stack.login).json()
     broker = settings["server"]["events"]["messaging_broker"]
     assert broker == "trainyard.prefect.patches.sqlite_messaging"
 
@@ -275,20 +278,29 @@ def test_the_servers_transactions_take_turns(stack: Clone) -> None:
 def test_a_second_demo_uses_the_running_stack_and_leaves_it_up(stack: Clone) -> None:
     output = stack.run("demo", "--trials", "2")
     assert "register  nothing to change" in output
-    # what the first demo registered is still there
-    assert "# taxi-trip-duration version 2 is champion" in output
+    # what the first demo registered is still there, and as good
+    assert "# taxi-trip-duration version 2 is registered, kept champion v1" in output
     assert "`make down` stops the stack" in output
     assert "running" in stack.run("status")
     champion = http.get(
         read_outputs(stack)["tracking_uri"] + "/api/2.0/mlflow/registered-models/alias",
         params={"name": "taxi-trip-duration", "alias": "champion"},
     ).json()
-    assert champion["model_version"]["version"] == "2"
+    assert champion["model_version"]["version"] == "1"
 
 
-def test_the_schedule_puts_runs_into_the_calendar(stack: Clone) -> None:
+def test_schedules_rest_until_somebody_asks_for_them(stack: Clone) -> None:
+    assert "schedules at rest: `make deploy SCHEDULES=1`" in stack.run("deploy")
+    assert schedules(stack) == [False]
+    assert "at rest" not in stack.run("deploy", "--schedules")
+    assert schedules(stack) == [True]
     # Prefect's scheduler fails silently on some versions of its own dependencies.
     wait_for("a scheduled run", lambda: api(stack, "flow_runs/filter", state="SCHEDULED"), 90)
+    stack.run("deploy")
+    assert schedules(stack) == [False]
+    wait_for(
+        "what was planned is gone", lambda: not api(stack, "flow_runs/filter", state="SCHEDULED")
+    )
 
 
 def test_with_the_env_file_users_type_prefect_themselves(stack: Clone) -> None:
@@ -311,7 +323,7 @@ def test_the_webhooks_address_goes_to_prefect_and_to_no_process(stack: Clone) ->
     finally:
         del stack.environment["TRAINYARD_NOTIFY_WEBHOOK"]
     kind = f"{read_outputs(stack)['prefect_api_url']}/block_types/slug/custom-webhook"
-    blocks = http.get(f"{kind}/block_documents").raise_for_status().json()
+    blocks = http.get(f"{kind}/block_documents", auth=stack.login).raise_for_status().json()
     assert [block["name"] for block in blocks] == ["trainyard-notifications"]
     assert not any("s3cret" in str(process.environ()) for process in stack.processes())
 
@@ -413,10 +425,6 @@ def test_down_leaves_a_process_alone_that_has_the_number_of_a_dead_one(clone: Cl
 # --- helpers -------------------------------------------------------------------------------------
 
 
-def read_outputs(clone: Clone) -> dict[str, Any]:
-    return dict(json.loads((clone.home / "outputs.json").read_text()))
-
-
 def kill(clone: Clone, service: str) -> None:
     """As the system does when memory runs out."""
     state = json.loads((clone.home / "state.json").read_text())
@@ -428,7 +436,14 @@ def api(clone: Clone, path: str, state: str | None = None) -> list[dict[str, Any
     body: dict[str, Any] = {"sort": "EXPECTED_START_TIME_DESC"}
     if state:
         body["flow_runs"] = {"state": {"type": {"any_": [state]}}}
-    return list(http.post(url, json=body).raise_for_status().json())
+    return list(http.post(url, json=body, auth=clone.login).raise_for_status().json())
+
+
+def schedules(clone: Clone) -> list[bool]:
+    """Whether each schedule of all deployments is active."""
+    url = f"{read_outputs(clone)['prefect_api_url']}/deployments/filter"
+    found = http.post(url, json={}, auth=clone.login).raise_for_status().json()
+    return [each["active"] for deployment in found for each in deployment["schedules"]]
 
 
 def newest_run(clone: Clone) -> dict[str, Any]:

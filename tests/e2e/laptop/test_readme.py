@@ -15,6 +15,7 @@ from tests.e2e.laptop.clones import Clone
 pytestmark = pytest.mark.server
 
 README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 # What is not typed here, and where it is.
 ELSEWHERE = {
@@ -34,7 +35,7 @@ def commands() -> list[str]:
         for block in blocks
         for line in block.splitlines()
     ]
-    return [line for line in lines if re.match(r"(make|prefect|\.) ", line)]
+    return [line for line in lines if re.match(r"(make|prefect|\.|\.venv/bin/trainyard) ", line)]
 
 
 def block(language: str, marker: str) -> str:
@@ -48,7 +49,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     """A clone with make's environments in place: they are this one's."""
     folder = tmp_path_factory.mktemp("readme") / "trainyard"
     ignore = shutil.ignore_patterns("__pycache__")
-    for part in ("bench", "flows", "infra", "requirements", "trainyard"):
+    for part in (".github", "bench", "flows", "infra", "requirements", "trainyard"):
         shutil.copytree(ROOT / part, folder / part, ignore=ignore)
     for file in ("prefect.yaml", "Makefile", "pyproject.toml"):
         shutil.copy2(ROOT / file, folder)
@@ -93,10 +94,14 @@ def test_a_day_with_the_stack_goes_as_the_readme_says(newcomer: Clone, tmp_path:
     assert left.pop(0) == "make up"
     assert "✓ worker" in typed(newcomer, "make up")
     demo = f"make demo DATA={tmp_path} TRAIN=2023-01 VALID=2023-02 TRIALS=2"
-    assert "version 1 is champion" in typed(newcomer, demo)
+    assert "version 1 is the new champion" in typed(newcomer, demo)
 
     assert left.pop(0) == "make deploy"
-    assert "taxi-train/taxi-train" in typed(newcomer, "make deploy")
+    assert "schedules at rest" in typed(newcomer, "make deploy")
+    assert left.pop(0) == "make deploy SCHEDULES=1"
+    deployed = typed(newcomer, "make deploy SCHEDULES=1")
+    assert "taxi-train/taxi-train" in deployed
+    assert "at rest" not in deployed
 
     assert left.pop(0) == ". .trainyard/env"
     run = left.pop(0)
@@ -115,8 +120,19 @@ trips = pandas.read_parquet({str(tmp_path / "green_tripdata_2023-02.parquet")!r}
     for code, script in ((champion, tmp_path / "a.py"), (checked, newcomer.folder / "b.py")):
         script.write_text(trips + code + "\nprint('predicted', len(minutes))\n")
         assert "predicted 40000" in typed(newcomer, f"{shell}python '{script}'")
+        script.unlink()
 
-    assert left == ["make down"]  # after the flow in ten lines, below
+    assert left.pop(0) == "make down"  # after the flow in ten lines, below
+    assert left.pop(0) == "make demo FLOW=wine"
+    assert "# wine-cultivar version 1 is the new champion" in typed(newcomer, "make demo FLOW=wine")
+    assert left.pop(0) == "make demo FLOW=transactions"
+    told = typed(newcomer, "make demo FLOW=transactions")
+    assert "# transaction-refund version 1 is the new champion" in told
+    for said in ("the first one, rmse", "## Segments", " is reproduced: "):
+        # the front door follows its link to this repository's environment, and so to its stack
+        command = left.pop(0).replace(".venv/bin/trainyard", ".venv/bin/python -m trainyard")
+        assert said in typed(newcomer, command)
+    assert left == []
 
 
 def test_the_flow_in_ten_lines_runs(newcomer: Clone) -> None:
@@ -125,13 +141,57 @@ def test_the_flow_in_ten_lines_runs(newcomer: Clone) -> None:
     (folder / "train.py").write_text(block("python", 'name="hello"'))
     with (newcomer.folder / "prefect.yaml").open("a") as file:
         file.write(block("yaml", "name: hello"))
-    for command in ("make up deploy", "prefect deployment run hello/hello --watch"):
+    for command in ("make up deploy", "prefect deployment run hello/hello --watch", "make lint"):
         assert f"`{command}`" in README
+    assert "prefect.yaml: no problems" in typed(newcomer, "make lint")
     assert "hello/hello" in typed(newcomer, "make up deploy")
     watched = typed(newcomer, ". .trainyard/env\nprefect deployment run hello/hello --watch")
     assert "Completed" in watched
     log = (newcomer.home / "logs" / "worker.log").read_text()
     assert "fitted: 5.0" in log
+
+
+def test_a_new_pipeline_goes_as_contributing_says(newcomer: Clone) -> None:
+    steps = re.findall(r"^\d\. (.*?)(?=^\d\. |\Z)", CONTRIBUTING, re.MULTILINE | re.DOTALL)
+    files, entry, contract, commands = (" ".join(step.split()) for step in steps)
+
+    assert "`flows/<name>/__init__.py`" in files
+    assert "`train.py` with a `@flow`, and its modules beside it" in files
+    folder = newcomer.folder / "flows/fares"
+    folder.mkdir()
+    (folder / "__init__.py").write_text('"""What a trip costs."""\n')
+    (folder / "fares.py").write_text('"""Fares."""\n\nBASE = 3.0\n')
+    flow = block("python", 'name="hello"').replace("hello", "fares").replace("rows / 2", "BASE")
+    (folder / "train.py").write_text(
+        flow.replace("flow, task\n", "flow, task\n\nfrom flows.fares.fares import BASE\n")
+    )
+
+    assert "An entry in `prefect.yaml` (copy `taxi-train`'s, with your own name" in entry
+    file = newcomer.folder / "prefect.yaml"
+    taxi = file.read_text().partition("deployments:\n")[2].partition("\n\n")[0] + "\n"
+    own = re.sub(r"    parameters:\n(      .*\n)*", "", taxi).replace("taxi-train", "fares")
+    own = own.replace("flows/taxi/train.py:taxi_train", "flows/fares/train.py:fares")
+    file.write_text(f"{file.read_text()}{own}")
+
+    (names,) = re.findall(r"`(flows\.wine [^`]*)`", contract)
+    before, project = names.replace(" | flows.<name>", ""), newcomer.folder / "pyproject.toml"
+    assert before in project.read_text()
+    project.write_text(project.read_text().replace(before, names.replace("<name>", "fares")))
+
+    for command in ("make lint", "make up", "make deploy"):
+        assert f"`{command}`" in commands
+    assert "prefect.yaml: no problems" in typed(newcomer, "make lint")
+    assert "fares/fares" in typed(newcomer, "make up\nmake deploy")
+    run = ". .trainyard/env\nprefect deployment run 'fares/fares' --watch"
+    assert "`prefect deployment run '<flow>/<deployment>' --watch`" in commands
+    assert "Completed" in typed(newcomer, run)
+
+    sideways = "from flows.taxi.months import PATTERN\n\nBASE = float(len(PATTERN))"
+    (folder / "fares.py").write_text(f'"""Fares."""\n\n{sideways}\n')
+    refused = subprocess.run(
+        ["make", "lint"], cwd=newcomer.folder, capture_output=True, text=True, check=False
+    )
+    assert "flows.fares.fares -> flows.taxi.months" in refused.stdout
 
 
 def test_make_down_ends_all_that_was_started(newcomer: Clone) -> None:
@@ -141,7 +201,5 @@ def test_make_down_ends_all_that_was_started(newcomer: Clone) -> None:
 
 def test_help_explains_every_word_that_the_readme_uses(newcomer: Clone) -> None:
     listed = typed(newcomer, "make help")
-    used = set(
-        re.findall(r"(?<=[`\n])make ([a-z]+)", README + (ROOT / "CONTRIBUTING.md").read_text())
-    )
+    used = set(re.findall(r"(?<=[`\n])make ([a-z]+)", README + CONTRIBUTING))
     assert {word for word in used if f"  make {word} " not in listed} == set()

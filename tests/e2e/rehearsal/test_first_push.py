@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, STAMPS
+from trainyard.laptop.processes import end
 from trainyard.rehearsal import fake_prefect_cloud as cloud
 from trainyard.rehearsal import iam_usage as rights
 from trainyard.rehearsal.emulator_session import REPOSITORY, SUBJECT, Session
@@ -153,7 +154,7 @@ def account(emulator: Session, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield found
     finally:
         print(*found.seconds, sep="\n")
-        cloud.stop(process)
+        end([process])
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +303,9 @@ def test_doctor_and_status_find_all_well(deployed: Account) -> None:
     assert "held_back" in deployed.type("make status STACK=dev")
 
 
+TRAINYARD = (f"{ROOT}/.venv/bin/python", "-m", "trainyard")
+
+
 def test_a_run_trains_a_champion_and_the_next_is_in_the_calendar(deployed: Account) -> None:
     assert deployed.left.pop(0) == RUN
     said = deployed.run(*RUN.split(), *QUICKLY, PREFECT_API_KEY=API_KEY)
@@ -310,6 +314,8 @@ def test_a_run_trains_a_champion_and_the_next_is_in_the_calendar(deployed: Accou
         *("prefect", "flow-run", "ls", "--state-type", "SCHEDULED"), PREFECT_API_KEY=API_KEY
     )
     assert "taxi-train" in upcoming
+    listed = deployed.run(*TRAINYARD, "model", "list", "taxi-trip-duration", "dev")
+    assert "the first one, rmse " in listed
 
 
 def test_a_push_with_a_new_flow_leaves_the_servers_alone_and_can_be_taken_back(

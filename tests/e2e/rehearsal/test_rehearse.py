@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import yaml
+from prefect.client.schemas.objects import StateType
 
 from tests.conftest import ROOT, STAMPS
 from trainyard.aws.drift import look
@@ -62,7 +64,7 @@ class Rehearsed:
         try:
             command(self.rehearsal.pulumi, *given, steps, self.rehearsal.connect)
         finally:
-            print(steps.markdown())
+            steps.show()
         return steps
 
     def changes(self, **settings: Any) -> dict[str, str]:
@@ -144,6 +146,22 @@ def test_the_parameter_holds_the_outputs(rehearsed: Rehearsed) -> None:
     assert kept.work_pool.type == "ecs"
 
 
+def test_the_other_pipelines_run_as_containers(rehearsed: Rehearsed) -> None:
+    """At the same time, as `make demo` runs them on a laptop."""
+    listed = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    demos = [each["entrypoint"] for each in listed if "demo" in each["tags"]]
+    with rehearsed.rehearsal.prefect() as client:
+        deployments = [each for each in client.read_deployments() if each.entrypoint in demos]
+        assert len(deployments) == len(demos)
+        runs = [
+            client.create_flow_run_from_deployment(each.id)
+            for each in deployments
+            if each.name != "taxi-train"  # which the rehearsal runs
+        ]
+        ended = [rehearsed.rehearsal.wait_for(client, run, minutes=12) for run in runs]
+    assert [run.state for run in ended if run.state_type is not StateType.COMPLETED] == []
+
+
 def test_no_rule_of_the_policy_pack_is_broken(rehearsed: Rehearsed) -> None:
     if not (ROOT / ".venv-policy").exists():
         pytest.skip("the policy pack has no environment: make .venv-policy/.policy")
@@ -194,7 +212,7 @@ def test_the_same_release_again_is_nothing_to_deploy(
     rehearsed: Rehearsed, image_ids: dict[str, str]
 ) -> None:
     steps = rehearsed.deliver(release, release_of(1, image_ids))
-    assert "nothing to deploy" in steps.heading
+    assert "nothing to deploy" in steps.title
     assert steps.rows == []
 
 

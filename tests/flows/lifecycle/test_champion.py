@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
+import mlflow
 import pytest
 import skops.io
 import yaml
@@ -15,9 +16,9 @@ from flows.lifecycle.champion import (
     CONTENT_TAG,
     ModelRefusedError,
     content_hash,
+    hash_of_model,
     load_champion,
 )
-from flows.lifecycle.staging import register_champion
 from flows.taxi.features import RouteAndDistance
 
 FLAVORS = {
@@ -51,7 +52,10 @@ def logged(
     skops.io.dump(model or LinearRegression(), folder / "model.skops")
     client.finalize_logged_model(found.model_id, "READY")
     name = uuid4().hex
-    register_champion(client, name, found.model_uri, run, "")
+    mlflow.set_tracking_uri(client.tracking_uri)
+    tags = {CONTENT_TAG: hash_of_model(found.model_uri, client.tracking_uri)}
+    mlflow.register_model(found.model_uri, name, tags=tags)
+    client.set_registered_model_alias(name, CHAMPION, "1")
     return name, folder
 
 
@@ -91,6 +95,17 @@ def test_a_model_that_was_changed_since_is_refused(
     name, folder = logged(client)
     change(folder)
     with pytest.raises(ModelRefusedError, match=rf"{name} version 1 isn't what was registered: "):
+        load(client, name)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_model_without_its_one_description_is_refused(client: MlflowClient, count: int) -> None:
+    name, folder = logged(client)
+    (folder / "code/MLmodel").write_bytes((folder / "MLmodel").read_bytes())
+    if not count:
+        for path in list(folder.rglob("MLmodel")):
+            path.unlink()
+    with pytest.raises(ModelRefusedError, match=f"has {count} files named MLmodel, and a model ha"):
         load(client, name)
 
 

@@ -11,6 +11,8 @@ from upath import UPath
 from flows.platform.artifact_store import (
     ArtifactStoreError,
     artifact_path,
+    files_in,
+    local_file,
     parquet_outline,
     read,
     read_parquet,
@@ -36,6 +38,29 @@ def test_a_frame_comes_back_as_it_was_written_in_folders_made_on_the_way(store: 
     write_parquet(FRAME, path)
     assert read_parquet(path).equals(FRAME)
     assert read_parquet(path, columns=["miles"]).columns == ["miles"]
+
+
+def test_a_file_is_a_local_one_while_it_is_read(store: str, tmp_path: Path) -> None:
+    path = artifact_path(store, "note.txt")
+    write(path, b"here")
+    with local_file(path) as local:
+        assert local == tmp_path / "note.txt"
+    far = UPath("memory://bucket/note.txt")
+    far.write_bytes(b"far" * 1_000_000)
+    with local_file(far) as copy:
+        assert copy.read_bytes() == b"far" * 1_000_000
+    assert not copy.exists()
+    for missing in (artifact_path(store, "no.txt"), UPath("memory://bucket/no.txt")):
+        with pytest.raises(ArtifactStoreError, match=r"no\.txt: there is no such"):
+            local_file(missing).__enter__()
+
+
+def test_the_files_of_a_folder_come_by_name_and_no_folder_is_none(store: str) -> None:
+    for name in ("b.csv", "a.csv", "c.txt"):
+        write(artifact_path(store, "in", name), b"")
+    found = files_in(artifact_path(store, "in"), "*.csv")
+    assert [file.name for file in found or ()] == ["a.csv", "b.csv"]
+    assert files_in(artifact_path(store, "out"), "*.csv") is None
 
 
 def test_a_later_write_replaces_the_earlier_one_and_leaves_nothing_else(

@@ -1,4 +1,7 @@
+import subprocess
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from types import SimpleNamespace
 from uuid import UUID
 
@@ -6,6 +9,7 @@ import pytest
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL, temporary_settings
 
+from flows.platform import run_info
 from flows.platform.run_info import RunInfo, current_run
 
 ID = UUID("5cf31fb3-0b1a-4c8e-9d0b-2f1f0f6a0a01")
@@ -14,7 +18,7 @@ SIX = datetime(2026, 3, 5, 6, tzinfo=UTC)
 
 def flow_run(monkeypatch: pytest.MonkeyPatch, **values: object) -> None:
     """Be inside of this flow run."""
-    run = SimpleNamespace(id=ID, name="bold-cat", **values)
+    run = SimpleNamespace(id=ID, name="bold-cat", parameters={}, **values)
     monkeypatch.setattr(FlowRunContext, "get", lambda: SimpleNamespace(flow_run=run))
 
 
@@ -46,6 +50,35 @@ def test_a_run_has_its_page_in_the_dashboard(monkeypatch: pytest.MonkeyPatch) ->
     flow_run(monkeypatch, expected_start_time=SIX, start_time=None)
     with temporary_settings({PREFECT_UI_URL: "http://prefect.example"}):
         assert current_run().url == f"http://prefect.example/runs/flow-run/{ID}"
+
+
+def test_a_commit_whose_files_were_changed_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = ["git", "-C", f"{tmp_path}", "-c", "user.name=me", "-c", "user.email=me@example.com"]
+    monkeypatch.setattr(run_info, "ROOT", tmp_path)
+    monkeypatch.delenv("TRAINYARD_COMMIT", raising=False)
+    (tmp_path / "a").touch()
+    for arguments in (["init", "-q"], ["add", "a"], ["commit", "-qm", "one"], ["tag", "v1"]):
+        subprocess.run([*git, *arguments], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    commit = head.stdout.strip()
+    told = run_info.code_commit.__wrapped__
+    assert told() == commit
+    (tmp_path / "a").write_text("changed")
+    assert told() == f"{commit}-dirty"
+
+
+@pytest.mark.parametrize(("count", "ended"), [(1, False), (2, True), (3, True)])
+def test_only_a_later_attempt_ends_what_earlier_ones_left(
+    count: int, ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[UUID] = []
+    monkeypatch.setattr(run_info, "get_client", lambda **_: nullcontext())
+    monkeypatch.setattr(run_info, "_end_unfinished", lambda _, run: asked.append(run))
+    flow_run(monkeypatch, run_count=count)
+    run_info.end_killed_attempts()
+    assert asked == [ID] * ended
 
 
 def test_experiment_names_sort_by_the_scheduled_time() -> None:

@@ -6,7 +6,10 @@ from flows.platform.settings import Settings, SettingsError, load_settings
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINYARD_ARTIFACT_STORE", "s3://bucket/store")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert load_settings() == Settings("s3://bucket/store", "http://mlflow:5000")
+    monkeypatch.delenv("TRAINYARD_FLOWS_DATABASE", raising=False)
+    assert load_settings() == Settings("s3://bucket/store", "http://mlflow:5000", "")
+    monkeypatch.setenv("TRAINYARD_FLOWS_DATABASE", "postgresql://flows@host/flows")
+    assert load_settings().database == "postgresql://flows@host/flows"
 
 
 def test_all_that_is_missing_is_named_at_once_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:

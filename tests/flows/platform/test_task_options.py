@@ -7,8 +7,8 @@ import pytest
 from prefect.states import exception_to_failed_state
 
 from flows.platform.artifact_store import ArtifactStoreError
+from flows.platform.contract import ContractError
 from flows.platform.task_options import RETRIED
-from flows.taxi.contract import ContractError
 
 MAY_PASS: Callable[..., bool] = RETRIED["retry_condition_fn"]
 
@@ -32,3 +32,8 @@ def test_a_fault_that_may_pass_is_tried_again_and_bad_input_is_not(
     error.__cause__ = cause
     state = asyncio.run(exception_to_failed_state(error))
     assert MAY_PASS(None, None, state) is tried_again
+
+    async def asked_by_an_async_task() -> bool:
+        return MAY_PASS(None, None, state)
+
+    assert asyncio.run(asked_by_an_async_task()) is tried_again

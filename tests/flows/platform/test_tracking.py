@@ -27,7 +27,7 @@ from flows.platform.tracking import (
     require_server,
     tracked_run,
 )
-from flows.taxi.train import PACKAGES
+from flows.taxi.tasks import PACKAGES
 
 SIX = datetime(2026, 3, 5, 6, tzinfo=UTC)
 

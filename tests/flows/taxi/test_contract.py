@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.platform.artifact_store import ArtifactStoreError, artifact_path, write
+from flows.platform.contract import ContractError
 from flows.taxi.contract import (
     NEEDED,
     CheckedMonth,
-    ContractError,
     Trips,
     check,
     conform,
@@ -258,7 +258,7 @@ def test_more_bad_rows_than_the_limit_stop_with_file_rules_and_counts() -> None:
     assert str(error.value) == (
         "green_tripdata_2023-01.parquet: 3 of 10 rows can't be used (30.0%, the limit is 29.0%): "
         "duration < 1 (2), trip_distance <= 0 (1); "
-        "correct the file, or raise the limit if the month is right as it is"
+        "correct the file, or raise the limit if it is right as it is"
     )
 
 

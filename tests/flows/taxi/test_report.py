@@ -1,15 +1,15 @@
 import re
 
-from flows.taxi.report import (
-    Dataset,
-    LoggedModel,
-    PreparedMonth,
-    StagedModel,
-    TrainedModel,
-    render,
-)
+from flows.lifecycle.gate import Verdict
+from flows.lifecycle.holdout import Holdout
+from flows.taxi.report import ComparedModel, Dataset, PreparedMonth, TrainedModel, render
 
-STAGED = StagedModel(name="taxi", version="3", alias="champion", url="http://mlflow/models/3")
+VERDICT = Verdict(
+    model="taxi", version="3", champion=None, promoted=True, reason="the first one", limits={}
+)
+HOLDOUT = Holdout(
+    uri="h", sha256="0", rows=1, held_out_by=["duration"], data="2023-02", data_sha256="1"
+)
 
 
 def month(name: str, kept: int, **counts: int) -> PreparedMonth:
@@ -25,28 +25,32 @@ def month(name: str, kept: int, **counts: int) -> PreparedMonth:
     )
 
 
-def model(name: str, rmse: float) -> LoggedModel:
+def model(name: str, rmse: float) -> ComparedModel:
     trained = TrainedModel(
         run_id=name, name=name, pipeline="p", rmse_valid=rmse, inference_time=2.5e-6
     )
-    return LoggedModel(trained=trained, uri="m", rmse_course=rmse + 1, url=f"http://mlflow/{name}")
+    return ComparedModel(
+        trained=trained, uri="m", rmse_course=rmse + 1, url=f"http://mlflow/{name}"
+    )
 
 
 def page(
     train: PreparedMonth | None = None,
     valid: PreparedMonth | None = None,
-    best: LoggedModel | None = None,
+    best: ComparedModel | None = None,
     links: dict[str, str] | None = None,
-    staged: StagedModel = STAGED,
+    verdict: Verdict = VERDICT,
 ) -> str:
     dataset = Dataset(
         train=train or month("2023-01", 10),
         valid=valid or month("2023-02", 20),
+        valid_rows="v",
+        holdout=HOLDOUT,
         transformer="t",
         train_features="f",
         valid_features="f",
     )
-    return render(dataset, model("linear", 5), best or model("trial 2", 4), staged, links or {})
+    return render(dataset, model("linear", 5), best or model("trial 2", 4), verdict, links or {})
 
 
 def table(markdown: str, heading: str) -> dict[str, list[str]]:
@@ -94,7 +98,7 @@ def test_both_models_are_compared_with_their_links_and_units() -> None:
 
 def test_the_page_opens_with_the_version_and_how_good_it_is() -> None:
     title, _, summary = page().splitlines()[:3]
-    assert title == "# taxi version 3 is champion"
+    assert title == "# taxi version 3 is the new champion: the first one"
     assert "**trial 2**" in summary
     assert "**4.00 minutes**, 20% below the linear baseline" in summary
 
@@ -122,6 +126,6 @@ def test_the_courses_rows_are_explained_where_they_stand() -> None:
 
 
 def test_a_version_that_another_one_beats_is_said_to_be() -> None:
-    markdown = page(staged=STAGED.model_copy(update={"champion": "2"}))
-    assert markdown.startswith("# taxi version 3 is registered, 2 stays champion")
-    assert "Version 2 had a lower one on the same validation month." in markdown
+    lost = {"promoted": False, "champion": "2", "reason": "it isn't better"}
+    markdown = page(verdict=VERDICT.model_copy(update=lost))
+    assert markdown.startswith("# taxi version 3 is registered, kept champion v2: it isn't better")

@@ -1,4 +1,5 @@
 import hashlib
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -158,6 +159,12 @@ def test_two_addresses_have_two_files(site: Site, store: UPath, one: str, other:
     paths = {raw_month(f"{site.prefix}/{part}", "2023-01", store) for part in (one, other)}
     assert len({str(path).lower() for path in paths}) == 2  # on a Mac's disk, too
     assert len(site.asked) == 2
+
+
+def test_a_cached_months_folder_is_named_after_its_address(site: Site, store: UPath) -> None:
+    path = raw_month(f"{site.prefix}/green", "2023-01", store)
+    address = f"{site.prefix}/green".partition("://")[2]
+    assert path.parent.name.startswith(re.sub("[:/]+", "-", address) + "-")
 
 
 @pytest.mark.parametrize(

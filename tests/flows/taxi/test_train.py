@@ -5,7 +5,7 @@ import pytest
 from prefect import Flow, Task
 from prefect.exceptions import ParameterTypeError
 
-from flows.taxi import preprocess, train
+from flows.taxi import preprocess, tasks, train
 from flows.taxi.train import taxi_train
 
 GOOD: list[dict[str, object]] = [
@@ -54,7 +54,7 @@ def test_a_run_and_all_that_waits_in_it_have_an_end() -> None:
     assert taxi_train.timeout_seconds
     parts = {
         name: part
-        for module in (train, preprocess)
+        for module in (train, tasks, preprocess)
         for name, part in vars(module).items()
         if isinstance(part, Task)
     }

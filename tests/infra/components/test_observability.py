@@ -17,7 +17,7 @@ from infra.components.observability import (
     [
         ("prefect.runner._state_proposer", RUN_REPORTED_CRASHED),
         ("prefect_aws.observers.ecs", RUN_MARKED_CRASHED),
-        ("flows.taxi.train", NEW_CHAMPION),
+        ("flows.lifecycle.gate", NEW_CHAMPION),
     ],
 )
 def test_what_is_logged_still_has_the_words_that_the_alarms_count(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -74,21 +73,22 @@ def test_an_environment_older_than_its_lock_is_told_with_the_command(folder: Pat
     assert not doctor.environment("infra", stamp.parent).todo
 
 
-def test_a_port_of_the_laptop_stack_that_somebody_else_has(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        monkeypatch.setattr(doctor, "PORTS", {"Prefect": port})
-        (found,) = doctor.ports()
-        assert found.found == "taken"
-        (folder / ".trainyard").mkdir()
-        services = {"services": {"prefect": {"pid": 1, "port": port}}}
-        (folder / ".trainyard/state.json").write_text(json.dumps(services))
-        (found,) = doctor.ports()
-        assert (found.found, found.todo) == ("Prefect of `make up`", "")
+def test_a_package_that_an_environment_lacks_is_named(folder: Path) -> None:
+    stamp = folder / ".venv-infra/.infra"
+    package = stamp.parent / "lib/python3.11/site-packages/Some_Thing-1.0.dist-info/METADATA"
+    package.parent.mkdir(parents=True)
+    package.write_text("Name: Some_Thing\nVersion: 1.0\n")
+    elsewhere = "winloop==1 ; sys_platform == 'win32' \\\n    --hash=sha256:00\n"
+    lock = folder / "requirements/infra.txt"
+    lock.write_text(f"# by make\nsome-thing==1.0 \\\n    --hash=sha256:00\n{elsewhere}")
+    stamp.touch()
+    assert not doctor.environment("infra", stamp.parent).todo
+    lock.write_text(f"{lock.read_text()}other==2.1\n")
+    stamp.touch()
+    found = doctor.environment("infra", stamp.parent)
+    assert found.failed
+    assert found.found == "without other 2.1"
+    assert found.todo == "rm .venv-infra/.infra && make .venv-infra/.infra"
 
 
 def test_a_laptops_command_does_not_wait_for_pulumis_imports() -> None:

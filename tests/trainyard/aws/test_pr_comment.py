@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -31,6 +32,14 @@ def text(*sections: Iterator[str]) -> str:
     return pr_comment.comment("dev", *sections)
 
 
+def deployments(before: str, after: str) -> Iterator[str]:
+    with TemporaryDirectory() as folder:
+        files = Path(folder, "before"), Path(folder, "after")
+        for file, written in zip(files, (before, after), strict=True):
+            file.write_text(written)
+        yield from pr_comment.deployments(*files)
+
+
 def foreseen(*found: Change, **more: Any) -> PreviewResult:
     return PreviewResult(
         found, more.get("violations", ()), more.get("failed", False), more.get("problems", ())
@@ -41,7 +50,7 @@ def test_nothing_changed_is_one_line_under_the_mark() -> None:
     said = text(
         pr_comment.resources("dev", foreseen()),
         pr_comment.cost({"Worker": 7.0}, {"Worker": 7.0}),
-        pr_comment.deployments(PREFECT, PREFECT),
+        deployments(PREFECT, PREFECT),
     )
     mark, line = said.splitlines()
     assert mark == "<!-- trainyard: preview of dev -->"
@@ -66,7 +75,7 @@ def test_the_loss_of_data_is_called_out_first() -> None:
 
 def test_broken_rules_and_a_failed_preview_are_told_beside_the_rest() -> None:
     broken = foreseen(failed=True, violations=("mandatory: tagged (queue): has no tag",))
-    said = text(pr_comment.resources("dev", broken), pr_comment.deployments(PREFECT, PREFECT))
+    said = text(pr_comment.resources("dev", broken), deployments(PREFECT, PREFECT))
     assert "mandatory: tagged (queue): has no tag" in said
     assert "**Deployments**: no changes" in said
     failed = foreseen(failed=True, problems=("trainyard:profile = huge: should be minimal",))
@@ -95,7 +104,7 @@ def test_deployments_that_came_went_and_changed() -> None:
         .replace("{trials: 20}", "{trials: 25}")
         .replace("name: score", "name: grade")
     )
-    said = text(pr_comment.deployments(PREFECT, after))
+    said = text(deployments(PREFECT, after))
     assert "| added | grade | `flows/b.py:score` |" in said
     assert "| removed | score | `flows/b.py:score` |" in said
     assert "parameters.trials: `20` → `25`" in said
@@ -103,8 +112,46 @@ def test_deployments_that_came_went_and_changed() -> None:
 
 
 def test_what_all_deployments_share_changes_all_of_them() -> None:
-    said = text(pr_comment.deployments(PREFECT, PREFECT.replace("/app", "/srv")))
+    said = text(deployments(PREFECT, PREFECT.replace("/app", "/srv")))
     assert said.count("directory: `/app` → `/srv`") == 2
+
+
+def test_a_schedule_that_goes_is_one_change_and_shown_whole() -> None:
+    said = text(deployments(PREFECT, PREFECT.replace("    schedules:", "    # schedules:")))
+    assert 'schedules[monthly]: `{"cron": "0 6 5 * *"' in said
+    assert said.count("→ nothing") == 1
+
+
+def test_what_a_removed_line_goes_back_to_is_told() -> None:
+    before = PREFECT.replace("parameters:", "paused: true\n    parameters:")
+    assert "paused: `true` → `false` |" in text(deployments(before, PREFECT))
+
+
+def test_text_is_told_from_the_number_that_it_looks_like() -> None:
+    said = text(deployments(PREFECT, PREFECT.replace("trials: 20", "trials: '20'")))
+    assert 'parameters.trials: `20` → `"20"`' in said
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "deployments: [",
+        "",
+        "[]",
+        "deployments: [{name: x, tags: 1}]",
+        "deployments: [{name: x, schedules: [{}]}]",
+        "deployments: [{name: x, triggers: [{threshold: many}]}]",
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_on_both_sides(broken: str) -> None:
+    assert "`make lint` says why" in text(deployments(PREFECT, broken))
+    assert "the base's prefect.yaml can't be read" in text(deployments(broken, PREFECT))
+
+
+def test_a_base_without_the_file_adds_all(tmp_path: Path) -> None:
+    (tmp_path / "after").write_text(PREFECT)
+    said = text(pr_comment.deployments(tmp_path / "before", tmp_path / "after"))
+    assert said.count("| added |") == 2
 
 
 def test_a_comment_is_cut_where_github_would_refuse_it() -> None:

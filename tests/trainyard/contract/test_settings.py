@@ -92,6 +92,14 @@ def test_the_message_names_file_key_value_and_what_is_allowed() -> None:
         "Pulumi.prod.yaml can't be used:",
         "  trainyard:profile = large: should be minimal, standard or ha",
     ]
+    with pytest.raises(SettingsError) as caught:
+        stack_config.parse("dev", {"trainyard:durable": "", "aws:profile": "me"}, Settings)
+    assert str(caught.value).splitlines() == [
+        "Pulumi.dev.yaml can't be used:",
+        "  aws:profile = me: should be left to the environment (AWS_PROFILE, ...)",
+        "  aws:region = (not set): should be a region, such as eu-central-1",
+        '  trainyard:durable = "": should be true or false',
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from tests.conftest import ROOT
 from trainyard.__main__ import main
 from trainyard.contract.naming import IMAGES
 from trainyard.delivery import images
-from trainyard.delivery.images import Commit, ImageError, Trial
+from trainyard.delivery.images import Commit, Trial
+from trainyard.tools.errors import StackError
 from trainyard.tools.git import git
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -49,14 +50,15 @@ def test_what_is_not_committed_shows_in_the_tag() -> None:
 
 
 def test_a_broken_promise_says_which_and_by_what() -> None:
-    kept = Trial(loads={"flows/a.py:a": (3.9, 9.0)}, packages=[("polars", 138_000_000)])
+    loads = {"flows/a.py:a": (3.9, 9.0), images.SMOKE: (2.8, 9.0), "flows/b.py:b": (0.9, 1.0)}
+    kept = Trial(loads=loads, packages=[("polars", 138_000_000)])
     assert images.broken_promises(749_000_000, kept, timed=True) == []
     (size,) = images.broken_promises(751_000_000, kept, timed=True)
     assert "adds 751 MB to its base, more than 750" in size
     assert "polars 138 MB" in size
-    slow = Trial(loads={"flows/a.py:a": (4.1, 4.1)}, packages=[])
+    slow = Trial(loads=loads | {"flows/c.py:c": (4.5, 4.5)}, packages=[])
     (load,) = images.broken_promises(0, slow, timed=True)
-    assert load.startswith("flows/a.py:a takes 4.1 s to load, more than 4")
+    assert load.startswith("flows/c.py:c takes 1.6 times as long to load as the smoke flow")
     assert images.broken_promises(0, slow, timed=False) == []
 
 
@@ -189,7 +191,7 @@ def test_a_line_that_the_tag_would_not_know_of_is_refused(
     head, made, rest = real.partition(f" AS {stage}\n")
     (tmp_path / "docker/Dockerfile").write_text(f"{head}{made}{line}\n{rest}")
     monkeypatch.setattr(images, "REPO", tmp_path)
-    with pytest.raises(ImageError, match="docker/Dockerfile"):
+    with pytest.raises(StackError, match="docker/Dockerfile"):
         images.content("flow")
 
 

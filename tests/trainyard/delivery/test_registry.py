@@ -11,8 +11,9 @@ import pytest
 
 from tests.trainyard.delivery import registries
 from tests.trainyard.delivery.registries import KEY
-from trainyard.delivery.registry import RegistryError, docker_login, open_registry
+from trainyard.delivery.registry import docker_login, open_registry
 from trainyard.tools.docker import DockerError, docker
+from trainyard.tools.errors import StackError
 
 HOST = "000000000000.dkr.ecr.us-east-1.amazonaws.com"
 # What a builder makes that attests its images: a list of manifests.
@@ -71,9 +72,9 @@ def test_a_tag_never_moves(repository: str) -> None:
 @pytest.mark.server
 def test_an_image_or_a_repository_that_is_not_there_is_named(repository: str) -> None:
     registry = open_registry(HOST)
-    with pytest.raises(RegistryError, match=f"sha256:{'0' * 64} has gone"):
+    with pytest.raises(StackError, match=f"sha256:{'0' * 64} has gone"):
         registry.add_tag(repository, f"sha256:{'0' * 64}", "2")
-    with pytest.raises(RegistryError, match="'never/made' does not exist"):
+    with pytest.raises(StackError, match="'never/made' does not exist"):
         registry.digest(f"{HOST}/never/made", "1")
 
 
@@ -91,7 +92,7 @@ def test_without_credentials_it_says_whose_are_needed(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(RegistryError, match="AWS_PROFILE"):
+    with pytest.raises(StackError, match="AWS_PROFILE"):
         open_registry(HOST).digest(f"{HOST}/rides", "1")
 
 

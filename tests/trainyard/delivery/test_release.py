@@ -131,7 +131,7 @@ def test_a_commit_that_the_clone_lacks_is_named_with_what_to_type() -> None:
 def test_the_same_files_again_change_nothing() -> None:
     stack = released(made(1), made(2))
     assert stack.do(release, made(3, tree=2)) == []
-    assert "nothing to deploy" in stack.steps.heading
+    assert "nothing to deploy" in stack.steps.title
     assert stack.completed() == [made(2), made(1)]
 
 

@@ -5,7 +5,9 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
+import yaml
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter
@@ -38,8 +40,16 @@ from prefect import flow
 def load(): ...
 
 @flow
-def fit(): ...
+def fit(rows: int = 1):
+    "Fit to rows."
 """
+
+
+def _without_ids(value: Any) -> Any:
+    if isinstance(value, dict):
+        made = ("id", "deployment_id", "owner_resource", "created", "updated")
+        return {k: _without_ids(v) for k, v in value.items() if k not in made}
+    return [_without_ids(each) for each in value] if isinstance(value, list) else value
 
 
 class Project:
@@ -63,6 +73,35 @@ class Project:
         pairs = [name.split("/") for name in names]
         entries = [ENTRY.format(flow=flow, name=name) for flow, name in pairs]
         (self.folder / "prefect.yaml").write_text(YAML + "".join(entries))
+
+    def write(self, *deployments: dict[str, Any]) -> None:
+        """Write prefect.yaml; the deployments are `fit/all` where they don't say otherwise."""
+        known = {"name": "all", "entrypoint": "flows.py:fit"}
+        listed = [known | each for each in deployments]
+        (self.folder / "prefect.yaml").write_text(
+            YAML.replace("deployments:\n", yaml.safe_dump({"deployments": listed}))
+        )
+
+    def holds(self, name: str = "fit/all") -> dict[str, Any]:
+        """What Prefect holds of a deployment, without what it makes itself."""
+        found = self.client.read_deployment_by_name(name)
+        made = {"id", "created", "updated", "created_by", "updated_by", "flow_id", "status"}
+        made |= {"last_polled", "work_queue_id", "version_id", "version_info", "schedules"}
+        made |= {"concurrency_limit", "global_concurrency_limit"}
+        limit = found.global_concurrency_limit
+        schedules = [
+            each.model_dump(include={"slug", "active", "parameters"}) | {"when": str(each.schedule)}
+            for each in found.schedules
+        ]
+        owned = self.client.read_resource_related_automations(f"prefect.deployment.{found.id}")
+        return found.model_dump(mode="json", exclude=made) | {
+            "limit": limit and limit.limit,
+            "schedules": sorted(schedules, key=lambda each: str(each["slug"])),
+            "triggers": [_without_ids(each.model_dump(mode="json")) for each in owned],
+        }
+
+    def forget(self) -> None:
+        self.client.delete_deployment(self.client.read_deployment_by_name("fit/all").id)
 
     def deploy(self, folder: Path | None = None) -> tuple[int, str]:
         """`trainyard.prefect.deploy`, as every way of deploying runs it."""

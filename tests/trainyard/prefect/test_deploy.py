@@ -7,6 +7,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -20,15 +21,16 @@ from trainyard.prefect.register import register
 
 pytestmark = pytest.mark.server
 
-# Loads once, for the lint, and not again.
+# Loads for the lint and for its name, and not again.
 BREAKS = """
 from pathlib import Path
 
 from prefect import flow
 
-if Path("loaded").exists():
+with Path("loaded").open("a") as loads:
+    loads.write("x")
+if Path("loaded").stat().st_size > 2:
     raise SystemExit(7)
-Path("loaded").touch()
 
 @flow
 def report(): ...
@@ -119,3 +121,75 @@ def test_a_deploy_that_stops_half_way_removes_nothing_and_says_so(project: Proje
     assert code == 7, said
     assert "removed" not in said
     assert project.there() == {"load/monthly", "fit/monthly", "fit/gone"}
+
+
+# --- Prefect holds what the file says -------------------------------------------------------------
+CRON: dict[str, Any] = {"cron": "0 6 * * *", "timezone": "UTC", "active": True}
+HOURLY: dict[str, Any] = {"interval": 3600, "timezone": "UTC", "active": False}
+FULL: dict[str, Any] = {
+    "description": "Everything that can be said.",
+    "version": "7",
+    "tags": ["{{ $TRAINYARD_WORK_POOL }}", "more"],
+    "parameters": {"rows": 5},
+    "concurrency_limit": {"limit": 2, "collision_strategy": "CANCEL_NEW"},
+    "enforce_parameter_schema": False,
+    "pull": [{"prefect.deployments.steps.set_working_directory": {"directory": "/elsewhere"}}],
+    "work_pool": {
+        "name": "{{ $TRAINYARD_WORK_POOL }}",
+        "work_queue_name": "urgent",
+        "job_variables": {"image": "{{ $TRAINYARD_IMAGE }}", "env": {"A": "b"}},
+    },
+    "schedules": [
+        HOURLY | {"slug": "hourly"},
+        CRON | {"slug": "daily", "parameters": {"rows": 9}},
+    ],
+    "triggers": [{"enabled": True, "match": {"prefect.resource.id": "x"}, "expect": ["y"]}],
+}
+BARE: dict[str, Any] = {
+    "tags": ["{{ $TRAINYARD_WORK_POOL }}"],
+    "work_pool": {
+        "name": "{{ $TRAINYARD_WORK_POOL }}",
+        "job_variables": {"image": "{{ $TRAINYARD_IMAGE }}"},
+    },
+}
+# Each after the one before it, with the slugs that Prefect must have then.
+SCHEDULES: list[tuple[list[dict[str, Any]], list[str | None]]] = [
+    ([HOURLY | {"slug": "stays"}, CRON | {"slug": "old"}], ["old", "stays"]),
+    ([HOURLY | {"slug": "stays"}, CRON | {"slug": "new"}], ["new", "stays"]),
+    ([HOURLY, CRON], [None, None]),
+    ([CRON], [None]),
+    ([CRON | {"slug": "daily"}], ["daily"]),
+    ([], []),
+]
+
+
+def test_a_deployment_has_the_schedules_that_the_file_has(project: Project) -> None:
+    for schedules, slugs in SCHEDULES:
+        project.write(FULL | {"schedules": schedules})
+        code, said = project.deploy()
+        assert code == 0, said
+        assert [each["slug"] for each in project.holds()["schedules"]] == slugs
+
+
+def test_what_is_deployed_again_is_as_if_it_were_the_first_time(project: Project) -> None:
+    ids = set()
+    for deployment in (FULL, BARE):
+        project.write(deployment)
+        code, said = project.deploy()
+        assert code == 0, said
+        ids.add(project.client.read_deployment_by_name("fit/all").id)
+    assert len(ids) == 1, "its runs, and what starts it by its id, belong to another one"
+    again = project.holds()
+    project.forget()
+    project.deploy()
+    assert again == project.holds()
+
+
+def test_a_removed_deployment_takes_its_automations_with_it(project: Project) -> None:
+    project.write(FULL)
+    project.deploy()
+    owner = f"prefect.deployment.{project.client.read_deployment_by_name('fit/all').id}"
+    assert project.client.read_resource_related_automations(owner)
+    project.declare("load/monthly")
+    assert "Deployment 'fit/all' removed" in project.deploy()[1]
+    assert not project.client.read_resource_related_automations(owner)

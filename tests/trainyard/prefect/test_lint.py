@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from trainyard.prefect.lint import lint, problems
 
@@ -122,9 +123,12 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ("a: [1", "line 1: can't be read: expected ',' or ']'"),
         ("a: 1\n b: 2", "line 2: can't be read: mapping values are not allowed here"),
         ("a: \0", "can't be read: unacceptable character"),
-        ("- a", "can't be read: 'list' object is not a mapping"),
-        ("a", "can't be read: 'str' object is not a mapping"),
-        ("", "can't be read: 'NoneType' object is not a mapping"),
+        ("- a", "is a list, not a mapping; write `deployments:` and a list of them"),
+        ("a", "is a str, not a mapping"),
+        ("", "is empty; write `deployments:` and a list of them"),
+        ("# only this", "is empty; write"),
+        ("--- \n...", "is empty; write"),
+        ("a: &a [*a]", "can't be read: Circular reference detected"),
         ("deployments: []", "deployments: List should have at least 1 item"),
         ("name: x", "deployments: Field required"),
     ],
@@ -192,6 +196,9 @@ DRIFT = '{type: event, expect: [drift], parameters: {month: "{{ event.month }}"}
         ("LOG_LEVEL: INFO", "DB_PASSWORD: arn:aws:secretsmanager:eu-west-1:1:secret:x"),
         ("LOG_LEVEL: INFO", "PASSENGERS: two, MONKEY: seven"),
         ("LOG_LEVEL: INFO", "CACHE_KEY: a, PARTITION_KEY: route"),
+        ("INFO", "ssh://git@github.com/me/flows.git"),
+        ("INFO", "postgresql://me@db/x"),
+        ("INFO", "'https://host/x?partition_key=a&signed=no'"),
         ("INFO", "registry.example:5000/image@sha256:0"),
         ("    directory:", "    id: code\n      directory:"),
         # steps
@@ -199,16 +206,26 @@ DRIFT = '{type: event, expect: [drift], parameters: {month: "{{ event.month }}"}
         (DAILY, f"push: [{SHELL}: {{id: p, script: x}}]\n    version: '{{{{ p.stdout }}}}'"),
         (DAILY, f"build: {{{SHELL}: {{script: '{{{{ prefect.blocks.secret.x }}}}'}}}}"),
         (DAILY, f"build: {{{SHELL}: {{script: '{{{{ prefect.variables.x }}}}'}}}}"),
+        (
+            DAILY,
+            "pull: [prefect.deployments.steps.git_clone: {repository: "
+            "'https://{{ prefect.blocks.secret.x }}@github.com/me/flows'}]",
+        ),
+        (DAILY, f"build: {{{SHELL}: {{script: 'x://me:{{{{prefect.blocks.secret.x}}}}@db'}}}}"),
         (DAILY, "build: null\n    push: []"),
         # schedules
         ("interval: 3600", "interval: PT1H"),
         ("interval: 3600", "interval: '01:00:00'"),
-        ("interval: 3600", "interval: 3600, anchor_date: 2026-01-01T06:00:00"),
+        ("interval: 3600", "interval: 3600, anchor_date: '2026-01-01T06:00:00'"),
         ("interval: 3600", "rrule: 'FREQ=WEEKLY;BYDAY=MO'"),
         ("interval: 3600", 'rrule: "DTSTART:20260105T060000\\nRRULE:FREQ=WEEKLY"'),
+        ("interval: 3600", "interval: 1:00:00"),  # as the author meant
+        ("interval: 3600", "interval: P1DT2M"),
+        ("interval: 3600", 'rrule: "DTSTART:20260105T060000Z\\nRRULE:FREQ=DAILY"'),
         (
-            "interval: 3600",
-            'rrule: "DTSTART;TZID=America/New_York:20260105T060000\\nRRULE:FREQ=DAILY"',
+            CRON,
+            'rrule: "DTSTART;TZID=America/New_York:20260105T060000\\n'
+            'RRULE:FREQ=DAILY;UNTIL=20990101T000000Z"',
         ),
         (CRON, "cron: '@daily'"),
         (CRON, "cron: '0 0 29 2 ?'"),
@@ -220,6 +237,7 @@ DRIFT = '{type: event, expect: [drift], parameters: {month: "{{ event.month }}"}
         (DRIFT, "{type: compound, require: all, within: 60, triggers: [{expect: [a]}]}"),
         (DRIFT, "{type: sequence, triggers: [{type: event, expect: [a]}, {expect: [b]}]}"),
         (DRIFT, "{expect: [a], parameters: {month: {template: x, __prefect_kind: jinja}}}"),
+        (DRIFT, "{match: {prefect.resource.id: 'my.*'}}"),
         # the rest
         (DAILY, "paused: true\n    enforce_parameter_schema: false\n    version: '1.0'"),
         (DAILY, "description: |\n      Scores\n      each day."),
@@ -240,6 +258,28 @@ def test_what_prefect_allows_is_allowed(old: str, new: str, tmp_path: Path) -> N
     assert old in GOOD
     file = project(tmp_path, GOOD.replace(old, new, 1))
     assert problems(file, ENVIRONMENT | {"ACTIVE": "true"}) == []
+
+
+METRIC = "{type: metric, metric: {name: successes, threshold: 1, operator: <}}"
+
+
+@pytest.mark.parametrize(
+    ("url", "stack", "allowed"),
+    [
+        ("https://api.prefect.cloud/api/accounts/a/workspaces/w", "self-hosted", True),
+        ("http://127.0.0.1:4200/api", "cloud", False),
+        (None, "self-hosted", False),
+        (None, "cloud", True),
+    ],
+)
+def test_metric_triggers_need_prefect_cloud(
+    url: str | None, stack: str, allowed: bool, tmp_path: Path
+) -> None:
+    file = project(tmp_path, GOOD.replace(DRIFT, METRIC))
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "infra/Pulumi.dev.yaml").write_text(f"config:\n  trainyard:prefect: {stack}\n")
+    with temporary_settings({PREFECT_API_URL: url}):
+        assert (problems(file, ENVIRONMENT) == []) is allowed
 
 
 def test_steps_of_ones_own_are_known_by_their_signature(tmp_path: Path) -> None:

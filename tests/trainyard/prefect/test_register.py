@@ -16,7 +16,7 @@ from prefect_aws import AwsCredentials, S3Bucket
 from tests.conftest import ROOT
 from trainyard.contract.outputs import ProcessWorkPool, StackOutputs
 from trainyard.prefect.automations import SETTLE, SILENCE, automations
-from trainyard.prefect.register import Change, RegisterError, register, summary
+from trainyard.prefect.register import CONCURRENCY_LIMITS, Change, RegisterError, register, summary
 from trainyard.prefect.work_pool import base_job_template
 
 pytestmark = pytest.mark.server
@@ -62,7 +62,7 @@ def test_a_second_run_changes_nothing_and_says_so(outputs: StackOutputs) -> None
     assert summary(changes) == "nothing to change"
     assert [change.name for change in changes] == [
         "trainyard-results",
-        "tlc-downloads",
+        *CONCURRENCY_LIMITS,
         "TRAINYARD_NOTIFY_WEBHOOK",
         *automation_names(outputs),
         outputs.work_pool.name,
@@ -74,7 +74,7 @@ def test_only_what_differs_is_updated(outputs: StackOutputs) -> None:
     moved = outputs.model_copy(update={"tracking_uri": "http://127.0.0.1:5999"})
     assert results(moved) == {
         "trainyard-results": "unchanged",
-        "tlc-downloads": "unchanged",
+        **dict.fromkeys(CONCURRENCY_LIMITS, "unchanged"),
         "TRAINYARD_NOTIFY_WEBHOOK": "not set",
         **dict.fromkeys(automation_names(outputs), "unchanged"),
         outputs.work_pool.name: "updated",  # runs find MLflow by it
@@ -253,7 +253,9 @@ def test_a_webhook_is_told_and_its_address_kept_secret(
             "a crashed run is prepared to start again",
             "a run that crashes again and again is given up",
             "a run whose task has gone starts again",
+            "people hear of a champion taken back",
             "people hear of a new champion",
+            "people hear of a run on older data",
             "people hear of a run that failed",
             "people hear of a run that is late",
         ]

@@ -68,7 +68,7 @@ def test_a_drill_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(StackError) as refused:
         chosen("flow-kiled")
     said = str(refused.value)
-    assert "flow-kiled (flow-killed?)" in said
+    assert "flow-kiled; did you mean flow-killed?" in said
     assert all(name in said for name in DRILLS)
 
 

@@ -12,6 +12,7 @@
 import contextlib
 import contextvars
 import json
+import re
 
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.responses import get_account_id, get_region
@@ -39,13 +40,8 @@ NAMED = {
     "ssm": {"Path": "parameter", "Names": "parameter"},
     "rds": {"DBSubnetGroupName": "subgrp:", "DBParameterGroupName": "pg:"},
     "budgets": {"BudgetName": "budget/"},
-    "monitoring": {
-        "AlarmNames": "alarm:",
-        "AlarmNames.member.1": "alarm:",
-        "DashboardName": "dashboard/",
-        "DashboardNames": "dashboard/",
-        "DashboardNames.member.1": "dashboard/",
-    },
+    "monitoring": dict.fromkeys(("AlarmNames", "AlarmNames.member.1"), "alarm:")
+    | dict.fromkeys(("DashboardName", "DashboardNames", "DashboardNames.member.1"), "dashboard/"),
     "sns": {"SubscriptionArn": ""},
     "ecr": {"repositoryName": "repository/"},
 }
@@ -57,10 +53,9 @@ def resource_arn(
     service, method, path, headers, body, query, *rest, _original=iam_actions.extract_resource_arn
 ):
     CALL.set({})
-    try:
+    given = {}
+    with contextlib.suppress(ValueError):
         given = json.loads(body or b"{}")
-    except ValueError:
-        given = {}
     if not isinstance(given, dict):
         given = {}
     if service == "ecs" and (found := ecs_resource(headers, given)):
@@ -113,9 +108,7 @@ def ecs_resource(headers, given):
     if action == "RegisterTaskDefinition":
         CALL.set({"context": context, "also": passed_roles(given)})
         return ecs_arn("task-definition", f"{given.get('family', '')}:*")
-    if action in ("DeregisterTaskDefinition", "DescribeTaskDefinition") or action.startswith(
-        "List"
-    ):
+    if re.fullmatch("DeregisterTaskDefinition|DescribeTaskDefinition|List.*", action):
         return given.get("resourceArn") or "*"
     if action in ECS:
         kind, field = ECS[action]

@@ -8,10 +8,8 @@
 - A service's task is found by the other containers under its Cloud Map name, from its start to its end.
 - "ECS Task State Change" events go to EventBridge as AWS sends them, so rules, queues and observers see tasks start and stop.
 - A database is published on this machine's loopback only, not on all of its addresses.
-- A call takes effect once, however often the SDK sends it: CreateVpc and others know no client token, and an answer that never arrives
-  would leave a second VPC, of which Pulumi knows nothing. Terraform's provider, on a busy machine, asks again now and then for what was
-  answered in milliseconds, on a connection that stayed open; Hypercorn leaves a request unanswered that comes as it closes an idle
-  connection. On AWS it would too, but a rehearsal's question is what the program leaves. Repeated calls stand in the emulator's log.
+- A call takes effect once, however often the SDK sends it: CreateVpc and others know no client token, and an answer that is lost (a busy
+  machine, an idle connection that Hypercorn closes) would leave a second VPC that Pulumi doesn't know. The log names repeated calls.
 - Docker pushes to, and pulls from, the account that made the repository last (MiniStack knows a registry's account by its host name only).
 - Calls are authorized as on AWS where MiniStack differs: authorization.py.
 

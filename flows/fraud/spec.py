@@ -1,0 +1,90 @@
+"""What `flows.lifecycle` has to know of the fraud model: its columns, metrics and costs."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+
+from flows.lifecycle.spec import Metric, ModelSpec, Values, pandas_frame
+
+PLACE = "flows.fraud.spec:SPEC"
+OWNER = "fraud-team"
+"""A tag of each version: who answers for it."""
+ID, TARGET, AMOUNT = "TransactionID", "isFraud", "TransactionAmt"
+CATEGORIES = ("ProductCD", "P_emaildomain", "R_emaildomain", "card4", "M1", "M2", "M3")
+# What the threshold weighs, in dollars: an average fraud, and a call to an honest customer.
+MISSED_FRAUD, FALSE_ALARM = 100.0, 5.0
+# Columns of the answers that metrics score.
+SCORE, FLAG = 0, 1
+
+
+def answer(model: Any, given: Any) -> Values:
+    """Each transaction's score, 0 to 1, and whether the threshold flags it: shape (n, 2)."""
+    return np.column_stack([model.predict_proba(given)[:, 1], model.predict(given)])
+
+
+def pr_auc(true: Values, answers: Values) -> float:
+    """Average precision; a random score has the share of frauds.
+
+    As scikit-learn's average_precision_score, in a fifth of the time: a comparison asks 2000 times.
+    """
+    order = np.argsort(-answers[:, SCORE])
+    scores, found = answers[order, SCORE], np.cumsum(true[order])
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of equal scores
+    gained = np.diff(found[last], prepend=0)
+    return float((gained * found[last] / (last + 1)).sum() / found[-1]) if found[-1] else np.nan
+
+
+def roc_auc(true: Values, answers: Values) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    both = len(np.unique(true)) == 2
+    return float(roc_auc_score(true, answers[:, SCORE])) if both else np.nan
+
+
+def cost(true: Values, answers: Values) -> float:
+    """Dollars a transaction that the flags cost."""
+    missed, alarms = (true > answers[:, FLAG]).sum(), (true < answers[:, FLAG]).sum()
+    return float(missed * MISSED_FRAUD + alarms * FALSE_ALARM) / len(true)
+
+
+def caught(true: Values, answers: Values) -> float:
+    """The share of the frauds that is flagged: the confusion matrix's one row."""
+    return float(answers[true == 1, FLAG].mean()) if true.any() else np.nan
+
+
+def false_alarms(true: Values, answers: Values) -> float:
+    """The share of the honest transactions that is flagged: its other row."""
+    return float(answers[true == 0, FLAG].mean()) if not true.all() else np.nan
+
+
+def model_input(rows: pl.DataFrame) -> pd.DataFrame:
+    return pandas_frame(rows.select(*CATEGORIES, AMOUNT))
+
+
+SPEC = ModelSpec(
+    name="fraud-classifier",
+    about=(
+        "Which card transactions are fraud. `predict` flags them by a threshold that makes missed "
+        f"frauds (${MISSED_FRAUD:g}) and false alarms (${FALSE_ALARM:g}) cost the least."
+    ),
+    metrics=(
+        Metric("pr_auc", "", higher_is_better=True, score=pr_auc),
+        Metric("roc_auc", "", higher_is_better=True, score=roc_auc),
+        Metric("cost", "$ per transaction", higher_is_better=False, score=cost),
+        Metric("frauds_caught", "", higher_is_better=True, score=caught),
+        Metric("false_alarms", "", higher_is_better=False, score=false_alarms),
+    ),
+    target=TARGET,
+    model_input=model_input,
+    row_error=lambda true, answers: np.abs(true - answers[:, SCORE]),
+    answer=answer,
+    limits={"roc_auc": 0.6},
+    segments={"product": pl.col("ProductCD"), "card": pl.col("card4")},
+    trusted_types=(
+        "flows.fraud.model.FilledCategories",
+        "xgboost.core.Booster",
+        "xgboost.sklearn.XGBClassifier",
+    ),
+)

@@ -1,0 +1,109 @@
+"""What a pipeline says about its model, so that `flows.lifecycle` can serve any of them."""
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
+
+Values = NDArray[Any]
+
+
+class SpecError(ValueError):
+    """No ModelSpec is where one should be: the message names the place."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How good predictions are."""
+
+    name: str
+    unit: str
+    """Empty for a share or a count."""
+    higher_is_better: bool
+    score: Callable[[Values, Values], float]
+    """From n true values and n answers; NaN where these say nothing, as of rows of one class."""
+
+    def show(self, value: float) -> str:
+        return f"{value:.4g} {self.unit}".strip()
+
+
+def distance(true: Values, predicted: Values) -> Values:
+    """The error of each row, for numbers."""
+    return np.asarray(np.abs(true - predicted))
+
+
+def mistaken(true: Values, predicted: Values) -> Values:
+    """The error of each row, for classes: 1 where it is the wrong one."""
+    return np.asarray(true != predicted, dtype=float)
+
+
+def predicted(model: Any, given: Any) -> Values:
+    """The answers of a model that is asked for nothing else."""
+    return np.asarray(model.predict(given))
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A registered model, as benchmarks, gate and registry need to know it.
+
+    The registry has the place of this object (`flows.wine.train:SPEC`) as a tag.
+    """
+
+    name: str
+    """In MLflow's registry, and in names of Prefect's artifacts: lower case, digits, dashes."""
+    about: str
+    """What it answers, for whom: the registered model's description."""
+    metrics: tuple[Metric, ...]
+    """The first one decides which model is better."""
+    target: str
+    """The holdout's column with the true values."""
+    model_input: Callable[[pl.DataFrame], Any]
+    """From n rows of the holdout to what the model's `predict` takes."""
+    row_error: Callable[[Values, Values], Values]
+    """From n true values and n answers to n errors: which rows are the worst."""
+    answer: Callable[[Any, Any], Values] = predicted
+    """From a model and its input of n rows to the n answers that metrics score, (n,) or (n, k)."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """Benchmark -> how bad it may be: at least for metrics where higher is better, else at most."""
+    segments: Mapping[str, pl.Expr] = field(default_factory=dict)
+    """Title -> what divides the holdout's rows into groups that get a metric each."""
+    trusted_types: tuple[str, ...] = ()
+    """Classes beside scikit-learn's own that the model may hold."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
+            raise SpecError(f"model name {self.name!r}: write lower case, digits and single dashes")
+        if not self.metrics:
+            raise SpecError(f"{self.name}: give at least one metric; the first one decides")
+
+
+def pandas_frame(rows: pl.DataFrame) -> pd.DataFrame:
+    """The same columns in pandas; polars' own way needs pyarrow, which a flow image lacks."""
+    return pd.DataFrame({name: rows[name].to_numpy() for name in rows.columns})
+
+
+def load_spec(place: str) -> ModelSpec:
+    """Import the spec that a registered model names, such as `flows.wine.train:SPEC`.
+
+    Raises:
+        SpecError: it isn't of this repository's `flows`, or isn't there.
+    """
+    module, _, name = place.partition(":")
+    # the registry can be written by others: they must not choose what is imported
+    if not module.startswith("flows.") or not name.isidentifier():
+        raise SpecError(f"{place!r} names no spec of this repository: write flows.<pipeline>:SPEC")
+    try:
+        spec = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(
+            f"no spec at {place}: {error}; is this the code that trained it?"
+        ) from error
+    if not isinstance(spec, ModelSpec):
+        raise SpecError(f"{place} is no ModelSpec but a {type(spec).__name__}")
+    return spec

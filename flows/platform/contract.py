@@ -1,0 +1,91 @@
+"""Sort the rows of a file by a schema: those that keep to it, and what is wrong with the others."""
+
+import dataframely as dy
+import polars as pl
+
+
+class ContractError(ValueError):
+    """Data that must not be used: the message names the file, the fault and what to do."""
+
+
+class Numbered(dy.Schema):
+    """What `sort_rows` carries along beside a row's own columns."""
+
+    row = dy.UInt32()
+    # what is wrong with it before any rule is asked
+    fault = dy.String(nullable=True, check=lambda fault: fault.is_null())
+
+
+def sort_rows(
+    schema: type[Numbered], rows: pl.DataFrame, file: str, max_bad_share: float
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
+    """Sort rows into those that satisfy a schema and the others.
+
+    Args:
+        schema: the rules.
+        rows: with the columns of `schema`, whose order is the one that rules are asked in.
+        file: the file's name, for messages.
+        max_bad_share: the share of bad rows, 0 to 1, beyond which the file is refused.
+
+    Returns:
+        The good rows; of the bad ones `row` and the first `rule` that each breaks, such as
+        "trip_distance > 100"; and the bad rows by rule, most frequent first.
+
+    Raises:
+        ContractError: more bad rows than `max_bad_share`.
+    """
+    good, failure = schema.filter(rows)
+    broken = failure.details()
+    # in the order of the columns: a missing timestamp counts before the duration it leaves missing
+    rules = [
+        rule for column in rows.columns for rule in broken.columns if rule.startswith(f"{column}|")
+    ]
+    bad = broken.select(
+        "row",
+        rule=pl.coalesce(
+            "fault",
+            *(
+                pl.when(pl.col(rule) == "invalid").then(pl.lit(_named(schema, rule)))
+                for rule in rules
+            ),
+        ),
+    )
+    counts = dict(
+        bad["rule"].value_counts().sort("count", "rule", descending=[True, False]).iter_rows()
+    )
+    if bad.height > max_bad_share * rows.height:
+        raise ContractError(
+            f"{file}: {bad.height:,} of {rows.height:,} rows can't be used "
+            f"({bad.height / rows.height:.1%}, the limit is {max_bad_share:.1%}): "
+            f"{listed(counts)}; correct the file, or raise the limit if it is right as it is"
+        )
+    return good, bad, counts
+
+
+def listed(counts: dict[str, int]) -> str:
+    """Rules with the rows that break each, for messages."""
+    return ", ".join(f"{rule} ({count:,})" for rule, count in counts.items())
+
+
+def lossless(value: pl.Expr, given: pl.DataType, wanted: pl.DataType) -> pl.Expr:
+    """A column in another type, null where that would change a value or where it is no number.
+
+    Args:
+        value: of the type `given`; text is read as numbers.
+    """
+    if isinstance(given, pl.String):
+        value, given = value.str.strip_chars().cast(pl.Float64, strict=False), pl.Float64()
+    cast = value.cast(wanted, strict=False)
+    unchanged = cast.cast(given, strict=False) == value
+    return pl.when(unchanged & cast.is_finite() if wanted.is_float() else unchanged).then(cast)
+
+
+def _named(schema: type[dy.Schema], rule: str) -> str:
+    """Return a rule of dataframely's, such as "trip_distance|max", as "trip_distance > 100"."""
+    column, kind = rule.split("|")
+    broken = {"min": "<", "min_exclusive": "<=", "max": ">", "max_exclusive": ">="}
+    if kind == "max_length":
+        return f"{column} longer than {getattr(schema.columns()[column], kind)}"
+    if kind in broken:
+        return f"{column} {broken[kind]} {getattr(schema.columns()[column], kind)}"
+    return f"{column} {'missing' if kind == 'nullability' else 'not allowed'}"

@@ -1,0 +1,1 @@
+"""A classifier that needs no download: the smallest pipeline with all of a model's life."""

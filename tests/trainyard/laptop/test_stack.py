@@ -1,0 +1,16 @@
+from pathlib import Path
+
+import pytest
+
+from trainyard.laptop.stack import Stack
+
+
+def test_runs_get_the_flows_database_and_nothing_else_of_the_users_own_stacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINYARD_FLOWS_DATABASE", "postgresql://flows@host/flows")
+    monkeypatch.setenv("TRAINYARD_ARTIFACT_STORE", "s3://elsewhere")
+    monkeypatch.setenv("PREFECT_API_KEY", "key")
+    environment = Stack(tmp_path).environment()
+    assert environment["TRAINYARD_FLOWS_DATABASE"] == "postgresql://flows@host/flows"
+    assert not {"TRAINYARD_ARTIFACT_STORE", "PREFECT_API_KEY"} & environment.keys()
