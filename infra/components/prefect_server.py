@@ -68,6 +68,10 @@ class PrefectServer(pulumi.ComponentResource):
                 environment={
                     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE,
+                    # Many runs that start at once keep a small database busy, and Prefect answers
+                    # its own time-outs (5 and 10 s) with 500. Clients wait for 30 s.
+                    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "20",
+                    "PREFECT_SERVER_DATABASE_TIMEOUT": "20",
                     # How often a run that waits for another of its deployment looks again; 30 s is
                     # Prefect's own.
                     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",

@@ -77,6 +77,8 @@ def _ecs(pool: EcsWorkPool, stack: str, environment: dict[str, str]) -> dict[str
         "PREFECT_HOME": f"{SCRATCH}/prefect",
         # 2 + 4 + ... + 128 s, so that runs wait for a server that is replaced; 5 are Prefect's own.
         "PREFECT_CLIENT_MAX_RETRIES": "7",
+        # What a server says whose database is too busy, or away for a moment.
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         # A run on Spot capacity is told two minutes ahead: it stops, and starts again elsewhere.
         "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",
         **environment,

@@ -18,6 +18,7 @@ from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_KEY,
     PREFECT_API_URL,
+    PREFECT_CLIENT_RETRY_EXTRA_CODES,
     temporary_settings,
 )
 
@@ -157,8 +158,13 @@ class Rehearsal:
         else:
             url = f"http://{self.address('prefect')}:4200/api"
             login = self.secret(pool_of(outputs).api_secret)
-        # All three: what the user's profile says of them was read when Prefect was imported.
-        opened = {PREFECT_API_URL: url, PREFECT_API_KEY: key, PREFECT_API_AUTH_STRING: login}
+        # All of it: what the user's profile says of it was read when Prefect was imported.
+        opened = {
+            PREFECT_API_URL: url,
+            PREFECT_API_KEY: key,
+            PREFECT_API_AUTH_STRING: login,
+            PREFECT_CLIENT_RETRY_EXTRA_CODES: {500},  # as the runs do
+        }
         with temporary_settings(opened), get_client(sync_client=True) as client:
             yield client
 
