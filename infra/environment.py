@@ -12,7 +12,15 @@ from infra.components.network import open_port
 from infra.components.prefect_server import PORT as PREFECT_PORT
 from infra.components.tracking_server import PORT as MLFLOW_PORT
 from infra.settings import Settings
-from infra.site import AwsContext, Site, own_prefect, own_tracking, prepare, servers_of
+from infra.site import (
+    AwsContext,
+    Site,
+    needs_database,
+    own_prefect,
+    own_tracking,
+    prepare,
+    servers_of,
+)
 from infra.stack_outputs import Parts, one_off_tasks, stack_outputs
 from trainyard.contract.naming import OUTPUTS, READY, RELEASE, RELEASES
 from trainyard.contract.readiness import NOTHING_DONE
@@ -26,15 +34,18 @@ def environment(
     store = make.artifact_store(site)
     cluster = make.ecs_cluster(site)
     # A stack runs no server of a kind that it has elsewhere, so it may need no database at all.
-    database = make.postgres(site) if own_tracking(settings) or own_prefect(settings) else None
-    tracking = server = None
+    database = make.postgres(site) if needs_database(settings) else None
+    tracking = server = flows_database = None
     if database and own_tracking(settings):
         tracking = make.tracking_server(site, cluster, database, store)
     if database and own_prefect(settings):
         server = make.prefect_server(site, cluster, database)
+    if database and settings.flows_database:
+        flows_database = make.flows_database(site, database)
     tracking_uri = tracking.uri if tracking else settings.tracking_uri
     api = server.api if server else make.prefect_cloud(settings)
-    run_secrets = make.secrets_of_runs(settings, api, tracking)
+    run_secrets = make.secrets_of_runs(settings, api, tracking, flows_database)
+    run_environment = make.environment_of_runs(tracking, flows_database)
     runs_args = make.runs_args(site, store, run_secrets)
     flow_runs = make.runs(site, runs_args)
     observer = make.event_observer(site, cluster)
@@ -47,18 +58,25 @@ def environment(
         server=server,
         api=api,
         run_secrets=run_secrets,
+        run_environment=run_environment,
+        flows_database=flows_database,
         flow_runs=flow_runs,
         observer=observer,
         worker=make.prefect_worker(site, cluster, api, flow_runs, observer),
         deployer=make.flow_deployer(site, api),
-        models=make.models_task(site, api, tracking_uri, store, runs_args),
+        models=make.models_task(site, api, tracking_uri, store, runs_args, run_environment),
         tunnel=make.ui_tunnel(site),
     )
     open_ports(site, parts)
+    if database and flows_database:
+        for who, part in (("flows", flow_runs), ("models", parts.models)):
+            name = site.names(f"{who}-flows-database")
+            database.let_in(name, part.security_group_id, opts)
     make.watch(site, cluster, database, flow_runs, observer, parts.services)
     outputs = stack_outputs(settings, site.location, parts)
     keep_parameters(site, outputs)
-    held = [label for label in parts.services if not getattr(site.may_run, label)]
+    held = [*parts.services, *(["flows"] if flows_database else [])]
+    held = [label for label in held if not getattr(site.may_run, label)]
     return {
         "trainyard": outputs,
         "services": Output.all(**{name: s.service_name for name, s in parts.services.items()}),

@@ -13,6 +13,7 @@ from infra.components.database import Database, DatabaseArgs
 from infra.components.event_observer import EventObserver, EventObserverArgs
 from infra.components.fargate import Service
 from infra.components.flow_runs import FlowRuns, FlowRunsArgs
+from infra.components.flows_database import FlowsDatabase, FlowsDatabaseArgs
 from infra.components.observability import (
     NEW_CHAMPION,
     RUN_FAILED,
@@ -124,6 +125,22 @@ def prefect_server(site: Site, cluster: Cluster, database: Database) -> PrefectS
     return PrefectServer(site.names("prefect"), args, site.opts)
 
 
+def flows_database(site: Site, database: Database) -> FlowsDatabase:
+    """The flows' own database, on the same instance."""
+    return FlowsDatabase(
+        site.names("flows-database"),
+        FlowsDatabaseArgs(
+            platform=site.platform,
+            image=site.settings.worker_image,
+            database=database,
+            password_version=site.settings.server_password_version,
+            durable=site.settings.durable,
+            migration_log_group=site.names.log_group("flows-database-migrate"),
+        ),
+        site.opts,
+    )
+
+
 def prefect_cloud(settings: Settings) -> PrefectApi:
     """Prefect Cloud, as the settings name it."""
     return PrefectApi(
@@ -134,14 +151,25 @@ def prefect_cloud(settings: Settings) -> PrefectApi:
 
 
 def secrets_of_runs(
-    settings: Settings, api: PrefectApi, tracking: TrackingServer | None
+    settings: Settings,
+    api: PrefectApi,
+    tracking: TrackingServer | None,
+    flows_database: FlowsDatabase | None,
 ) -> dict[str, SecretField]:
     """What every run's container is given: environment variable -> secret."""
     secrets = {variable: SecretField(arn) for variable, arn in settings.flow_secrets.items()}
     secrets[api.secret_variable] = api.secret
     if tracking:
         secrets["MLFLOW_TRACKING_PASSWORD"] = tracking.admin.field("password")
-    return secrets
+    return secrets | (flows_database.secrets if flows_database else {})
+
+
+def environment_of_runs(
+    tracking: TrackingServer | None, flows_database: FlowsDatabase | None
+) -> dict[str, Input[str]]:
+    """What every run's container is told, beside where MLflow and the artifact store are."""
+    environment: dict[str, Input[str]] = {"MLFLOW_TRACKING_USERNAME": ADMIN} if tracking else {}
+    return environment | (flows_database.environment if flows_database else {})
 
 
 def runs_args(site: Site, store: ArtifactStore, secrets: Mapping[str, SecretField]) -> FlowRunsArgs:
@@ -214,11 +242,14 @@ def models_task(
     tracking_uri: Input[str],
     store: ArtifactStore,
     flows: FlowRunsArgs,
+    environment: Mapping[str, Input[str]],
 ) -> OneOffTask:
     """The task of `trainyard model`."""
-    where = {"MLFLOW_TRACKING_URI": tracking_uri, "TRAINYARD_ARTIFACT_STORE": store.flows_uri}
-    if own_tracking(site.settings):
-        where["MLFLOW_TRACKING_USERNAME"] = ADMIN
+    where = {
+        **environment,
+        "MLFLOW_TRACKING_URI": tracking_uri,
+        "TRAINYARD_ARTIFACT_STORE": store.flows_uri,
+    }
     task = models(
         site.settings.flow_image, api, flows, where=where, log_group=site.names.log_group("models")
     )

@@ -47,11 +47,17 @@ def own_prefect(settings: Settings) -> bool:
     return settings.prefect == "self-hosted"
 
 
+def needs_database(settings: Settings) -> bool:
+    """Whether anything in the stack keeps its data in PostgreSQL."""
+    return own_tracking(settings) or own_prefect(settings) or settings.flows_database
+
+
 def servers_of(settings: Settings) -> Servers:
     """The servers that this stack runs itself."""
     return Servers(
         mlflow=settings.mlflow_image if own_tracking(settings) else "",
         prefect=settings.worker_image if own_prefect(settings) else "",
+        flows="a database" if settings.flows_database else "",
         contents=" ".join(
             f"{name} {value}"
             for name, value, default in (

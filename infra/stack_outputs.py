@@ -14,12 +14,13 @@ from infra.components.cluster import Cluster
 from infra.components.event_observer import EventObserver
 from infra.components.fargate import Service
 from infra.components.flow_runs import FlowRuns
+from infra.components.flows_database import FlowsDatabase
 from infra.components.network import Placement
 from infra.components.one_off_task import OneOffTask
 from infra.components.prefect_api import PrefectApi
 from infra.components.prefect_server import PrefectServer
 from infra.components.secret import SecretField
-from infra.components.tracking_server import ADMIN, TrackingServer
+from infra.components.tracking_server import TrackingServer
 from infra.components.worker import Worker
 from infra.settings import Settings
 from trainyard.contract.naming import Location
@@ -39,6 +40,8 @@ class Parts:
     server: PrefectServer | None
     api: PrefectApi
     run_secrets: Mapping[str, SecretField]
+    run_environment: Mapping[str, Input[str]]
+    flows_database: FlowsDatabase | None
     flow_runs: FlowRuns
     observer: EventObserver
     worker: Worker
@@ -100,7 +103,7 @@ def _work_pool(settings: Settings, location: Location, parts: Parts) -> Output[d
         task_role_arn=parts.flow_runs.task_role_arn,
         log_group=parts.flow_runs.log_group_name,
         queue_name=parts.observer.queue_name,
-        environment={"MLFLOW_TRACKING_USERNAME": ADMIN} if parts.tracking else {},
+        environment=dict(parts.run_environment),
         secrets={
             variable: secret.value_from
             for variable, secret in parts.run_secrets.items()
@@ -121,6 +124,9 @@ def one_off_tasks(parts: Parts) -> Output[dict[str, Any]]:
     for name, server in (("migrate-mlflow", parts.tracking), ("migrate-prefect", parts.server)):
         if server:
             tasks[name] = (server.migration.definition.arn, server.service.security_group_id)
+    if parts.flows_database:
+        migration = parts.flows_database.migration.definition.arn
+        tasks["migrate-flows"] = (migration, parts.flow_runs.security_group_id)
     return Output.all(
         cluster=parts.cluster.arn,
         subnets=list(parts.placement.task_subnet_ids),

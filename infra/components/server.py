@@ -52,7 +52,7 @@ def serve(
     `migrating` are the migration's variables, which the service has too; `migrating_with` are its
     secrets beside the database's.
     """
-    environment = {**_database_variables(args.database), **migrating}
+    environment = {**database_variables(args.database), **migrating}
     password = {"PGPASSWORD": args.database.password}
     own = replace(
         container,
@@ -91,7 +91,8 @@ def serve(
     return service, migration
 
 
-def _database_variables(database: Database) -> dict[str, Input[str]]:
+def database_variables(database: Database) -> dict[str, Input[str]]:
+    """Where the database is, for its administrator."""
     # libpq's own names: no address with a password in it exists anywhere.
     return {
         "PGHOST": database.address,

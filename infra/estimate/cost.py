@@ -181,6 +181,7 @@ def running(stack: str = "dev", **config: Any) -> Recording:
     servers = Servers(
         mlflow="" if config.get("trackingUri") else IMAGE,
         prefect="" if config.get("prefect") == "cloud" else IMAGE,
+        flows="a database" if config.get("flowsDatabase") else "",
     )
     images: dict[str, Any] = {"flowImage": IMAGE, "workerImage": IMAGE, "mlflowImage": IMAGE}
     given = {**config, **images}

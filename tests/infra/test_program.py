@@ -54,6 +54,7 @@ def test_a_preview_knows_less_and_asks_for_the_same(name: str) -> None:
     durable=st.booleans(),
     architecture=st.sampled_from(["x86_64", "arm64"]),
     sources=st.sampled_from([[], ["s3://lake/taxi/"], ["s3://lake/taxi/", "s3://other-lake/"]]),
+    database=st.booleans(),
     noted=st.sampled_from(["", READY]),
     name=st.from_regex(r"[a-z][a-z0-9-]{0,10}[a-z0-9]", fullmatch=True),
 )
@@ -72,6 +73,7 @@ def test_any_valid_settings_make_a_stack_that_keeps_the_rules(
     durable: bool,
     architecture: str,
     sources: list[str],
+    database: bool,
     noted: str,
     name: str,
 ) -> None:
@@ -83,6 +85,7 @@ def test_any_valid_settings_make_a_stack_that_keeps_the_rules(
         durable=durable,
         cpuArchitecture=architecture,
         sourcePrefixes=sources,
+        flowsDatabase=database,
         **config,
     )
     assert broken(made) + faults(made) == []
@@ -230,6 +233,31 @@ def test_a_flows_own_secrets_reach_its_runs_and_nobody_else() -> None:
         if any(arn in statement.get("Resource", []) for statement in statements)
     ]
     assert readers == [f"RolePolicy trainyard-dev-{part}-execution" for part in ("flows", "models")]
+
+
+@pytest.mark.parametrize("name", ["standard", "bring-all"])
+def test_a_database_of_the_flows_own_is_reached_by_them_as_their_own_user(name: str) -> None:
+    made = recorded(**STACKS[name], flowsDatabase=True)
+    pool = StackOutputs.model_validate(made.exports["trainyard"]).work_pool
+    assert isinstance(pool, EcsWorkPool)
+    assert pool.environment["PGSSLMODE"] == "require"
+    container = {r.name: container for r, container in made.containers()}[
+        "trainyard-dev-flows-database-migrate-definition"
+    ]
+    told = {each["name"]: each["value"] for each in container["environment"]}
+    url = f"postgresql://flows@{told['PGHOST']}/flows"
+    assert pool.environment["TRAINYARD_FLOWS_DATABASE"] == url
+    secrets = {each["name"]: each["valueFrom"] for each in container["secrets"]}
+    assert secrets["FLOWS_PASSWORD"] == pool.secrets["PGPASSWORD"] != secrets["PGPASSWORD"]
+    opened = {
+        rule.name
+        for rule in made.of("SecurityGroupIngressRule")
+        if rule.plain["fromPort"] == 5432 and "flows-database" in rule.name
+    }
+    parts = ("flows", "models")
+    assert opened == {f"trainyard-dev-{part}-flows-database-in" for part in parts}
+    assert "flows" in bare(made.exports["held_back"])
+    assert "migrate-flows" in bare(made.exports["tasks"])["definitions"]
 
 
 def test_the_webhooks_address_reaches_the_deployer_by_ecs_and_is_in_no_output() -> None:

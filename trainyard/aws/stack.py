@@ -41,7 +41,7 @@ def up(pulumi: Pulumi, connect: Connect = aws, step: Step = told) -> dict[str, A
     cloud = connect(outputs)
     servers = Servers(**outputs["servers"])
     registered = "worker" not in outputs["held_back"]
-    for server in ("mlflow", "prefect"):
+    for server in ("mlflow", "prefect", "flows"):
         if getattr(servers, server) and server in outputs["held_back"]:
             with step(f"migrating {server}'s database"):
                 cloud.run_task(f"migrate-{server}")

@@ -12,10 +12,13 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Servers:
-    """Servers with a schema of their own, by their image. Empty: not in this stack."""
+    """What has a database that must be migrated first; servers by their image. Empty: not in this
+    stack.
+    """
 
     mlflow: str = ""
     prefect: str = ""
+    flows: str = ""
     contents: str = ""
     """What else they were migrated for: the database's origin, and the passwords in it."""
 
@@ -26,6 +29,8 @@ class Ready:
 
     mlflow: bool
     prefect: bool
+    flows: bool
+    """Not to run, but to use their database."""
     worker: bool
 
 
@@ -41,7 +46,8 @@ def ready(noted: Mapping[str, object], servers: Servers, *, worker_image: str) -
     same = noted.get("contents", "") == servers.contents
     mlflow = same and bool(servers.mlflow) and noted.get("mlflow") == servers.mlflow
     prefect = same and bool(servers.prefect) and noted.get("prefect") == servers.prefect
+    flows = same and bool(servers.flows) and noted.get("flows") == servers.flows
     api = prefect or not servers.prefect
     # A worker that starts before its pool is registered would find none.
     worker = bool(worker_image) and api and noted.get("registered") is True
-    return Ready(mlflow=mlflow, prefect=prefect, worker=worker)
+    return Ready(mlflow=mlflow, prefect=prefect, flows=flows, worker=worker)

@@ -273,9 +273,14 @@ class Settings(BaseModel):
         "trainyard-...: a snapshot made by hand (automated ones are deleted with their database)",
         pattern=r"^$|^trainyard(-[a-z0-9]+)+$",
     )
+    flows_database: bool = setting(
+        "A PostgreSQL database of the flows' own on the stack's instance, which runs find by "
+        "TRAINYARD_FLOWS_DATABASE: run `make up` and `make deploy`.",
+        default=False,
+    )
     server_password_version: int = setting(
-        "Count it up and run `make up`: new passwords of MLflow's administrator and of the stack's "
-        "Prefect server.",
+        "Count it up and run `make up`: new passwords of MLflow's administrator, of the stack's "
+        "Prefect server and of the flows' database.",
         default=1,
         ge=1,
     )
@@ -369,6 +374,15 @@ class Settings(BaseModel):
     def _mlflow(cls, value: str, info: ValidationInfo) -> str:
         if value and info.data.get("tracking_uri"):
             raise ContradictionError("empty, because trackingUri names another tracking server")
+        return value
+
+    @field_validator("flows_database")
+    @classmethod
+    def _one_database(cls, value: bool, info: ValidationInfo) -> bool:
+        given = {"PGPASSWORD", "TRAINYARD_FLOWS_DATABASE"} & set(info.data.get("flow_secrets", {}))
+        if value and given:
+            names = " and ".join(sorted(given))
+            raise ContradictionError(f"false, because flowSecrets gives runs {names} of yours")
         return value
 
     @field_validator("prefect_api_key_secret_arn", "flow_secrets", "notify_webhook_secret_arn")

@@ -28,6 +28,7 @@ pytestmark = [
 POSTGRES = "postgres:16-alpine"
 PASSWORD = "database-password"  # noqa: S105
 SECRETS = {
+    "FLOWS_PASSWORD": "flows-password",
     "MLFLOW_AUTH_ADMIN_PASSWORD": "admin-password",
     "MLFLOW_FLASK_SERVER_SECRET_KEY": "session-key",
     "PGPASSWORD": PASSWORD,
@@ -53,6 +54,8 @@ class Stack:
 
     network: str
     definitions: dict[str, dict[str, Any]]
+    of_runs: dict[str, str]
+    """What every run's container is told."""
 
     def run(self, part: str, image: Built, *options: str) -> str:
         """Start a task's container; gives its name."""
@@ -96,13 +99,17 @@ class Stack:
 def stack(tmp_path_factory: pytest.TempPathFactory, built: dict[str, Built]) -> Iterator[Stack]:
     if docker("image", "inspect", POSTGRES, check=False).returncode:
         docker("pull", POSTGRES)
-    recording = recorder.run(workerImage=built["worker"].id, mlflowImage=built["mlflow"].id)
+    recording = recorder.run(
+        workerImage=built["worker"].id, mlflowImage=built["mlflow"].id, flowsDatabase=True
+    )
     definitions = {
         resource.name.removeprefix("trainyard-dev-").removesuffix("-definition"): container
         for resource, container in recording.containers()
     }
     variables = {e["name"]: e["value"] for e in definitions["mlflow"]["environment"]}
-    made = Stack(f"trainyard-images-{uuid.uuid4().hex[:8]}", definitions)
+    pool = recording.exports["trainyard"]["work_pool"]
+    network = f"trainyard-images-{uuid.uuid4().hex[:8]}"
+    made = Stack(network, definitions, pool["environment"])
     folder = tmp_path_factory.mktemp("tls")
     subprocess.run(
         [
@@ -129,18 +136,22 @@ def stack(tmp_path_factory: pytest.TempPathFactory, built: dict[str, Built]) -> 
 def _start_database(stack: Stack, tls: Path, host: str, user: str) -> None:
     name = docker(
         *("run", "-d", "--network", stack.network, "--network-alias", host),
-        *("-e", f"POSTGRES_USER={user}", "-e", f"POSTGRES_PASSWORD={PASSWORD}"),
-        *("-e", "POSTGRES_DB=mlflow", "-v", f"{tls}:/tls:ro", "--entrypoint", "sh", POSTGRES, "-c"),
+        *("-e", f"POSTGRES_PASSWORD={PASSWORD}", "-v", f"{tls}:/tls:ro"),
+        *("--entrypoint", "sh", POSTGRES, "-c"),
         # PostgreSQL wants its key to be its own.
         "cp /tls/* /var/lib/ && chown postgres /var/lib/*.* && chmod 600 /var/lib/key.pem && "
         "exec docker-entrypoint.sh postgres -c hba_file=/var/lib/pg_hba.conf -c ssl=on "
         "-c ssl_cert_file=/var/lib/cert.pem -c ssl_key_file=/var/lib/key.pem",
     ).stdout.strip()
     end = time.monotonic() + 60
-    ready = ("exec", name, "pg_isready", "-h", "127.0.0.1", "-U", user)
+    ready = ("exec", name, "pg_isready", "-h", "127.0.0.1")
     while docker(*ready, check=False).returncode:
         assert time.monotonic() < end, docker("logs", name, check=False).stderr[-2000:]
         time.sleep(0.5)
+    # As on RDS, the administrator is no superuser.
+    psql = ("exec", name, "psql", "-U", "postgres", "-c")
+    docker(*psql, f"CREATE ROLE {user} LOGIN CREATEDB CREATEROLE PASSWORD '{PASSWORD}'")
+    docker(*psql, f"CREATE DATABASE mlflow OWNER {user}")
 
 
 def await_health(name: str) -> None:
@@ -203,3 +214,48 @@ def test_prefect_starts_on_what_its_migration_made_and_takes_every_deployment(
     )
     auth = ("trainyard", "api-password")
     assert http.post(count, json={}, auth=auth).json() == len(images.entrypoints()), said
+
+
+COUNT = """
+from flows.transactions.database import opened
+from flows.platform.settings import load_settings
+with opened(load_settings().database) as database:
+    print("transactions:", database.count())
+"""
+
+
+def test_flows_get_into_their_own_database_and_into_no_other(
+    stack: Stack, built: dict[str, Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is there already, in whichever order the migrations come."""
+    stack.finish("prefect-migrate", built["worker"])
+    first = stack.finish("flows-database-migrate", built["worker"])
+    assert "made the user flows" in first
+    assert "made the database flows" in first
+    assert "made" not in stack.finish("flows-database-migrate", built["worker"])
+
+    def count(password: str, **other: str) -> str:
+        variables = {**stack.of_runs, "MLFLOW_TRACKING_URI": "-", "TRAINYARD_ARTIFACT_STORE": "-"}
+        variables |= {"PGPASSWORD": password, **other}
+        return said_by(
+            *("run", "--rm", "-i", "--read-only", "--network", stack.network),
+            *(f"--env={name}={value}" for name, value in variables.items()),
+            *(built["flow"].id, "python", "-c", COUNT),
+        )
+
+    assert "transactions: 0" in count("flows-password")
+    assert "password authentication failed" in count("guessed")
+    for other in ("mlflow", "prefect"):
+        url = stack.of_runs["TRAINYARD_FLOWS_DATABASE"].removesuffix("flows") + other
+        said = count("flows-password", TRAINYARD_FLOWS_DATABASE=url)
+        assert f'permission denied for database "{other}"' in said
+
+    monkeypatch.setitem(SECRETS, "FLOWS_PASSWORD", "another password of 2026")
+    stack.finish("flows-database-migrate", built["worker"])
+    assert "transactions: 0" in count("another password of 2026")
+    assert "password authentication failed" in count("flows-password")
+
+
+def said_by(*arguments: str) -> str:
+    ended = docker(*arguments, check=False)
+    return ended.stdout + ended.stderr

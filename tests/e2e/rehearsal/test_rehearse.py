@@ -160,6 +160,13 @@ def test_the_other_pipelines_run_as_containers(rehearsed: Rehearsed) -> None:
         ]
         ended = [rehearsed.rehearsal.wait_for(client, run, minutes=12) for run in runs]
     assert [run.state for run in ended if run.state_type is not StateType.COMPLETED] == []
+    # one of them wrote to the flows' own database, as its user
+    label = "label=db_id=trainyard-rehearsal-database"
+    (database,) = docker("ps", "-q", "-f", label).stdout.split()
+    psql = ("exec", database, "psql", "-U", "trainyard", "-d", "flows", "-tAc")
+    owner = docker(*psql, "SELECT tableowner FROM pg_tables WHERE tablename = 'transactions'")
+    assert owner.stdout.split() == ["flows"]
+    assert int(docker(*psql, "SELECT count(*) FROM transactions").stdout) > 0
 
 
 def test_no_rule_of_the_policy_pack_is_broken(rehearsed: Rehearsed) -> None:

@@ -57,7 +57,8 @@ class World:
         may = ready(self.noted, self.servers, worker_image="w1" if self.image else "")
         ours = {"mlflow"} | ({"prefect"} if self.servers.prefect else set())
         self.running = {name for name in ours | {"worker"} if getattr(may, name)}
-        self.held = sorted((ours | {"worker"}) - self.running)
+        held = (ours | {"worker"}) - self.running
+        self.held = sorted(held | ({"flows"} if self.servers.flows and not may.flows else set()))
 
     def outputs(self) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +37,21 @@ def test_with_prefect_cloud_this_machine_registers() -> None:
     world = World(CLOUD)
     assert world.make_up() == ["up", "migrate-mlflow", "up", "here --register-only", "up"]
     assert world.running == {"mlflow", "worker"}
+
+
+def test_the_flows_database_is_made_before_a_run_can_start_and_later_stops_nothing() -> None:
+    world = World(SELF_HOSTED)
+    world.make_up()
+    world.servers = replace(SELF_HOSTED, flows="a database")
+    world.broken = "migrate-flows"
+    with pytest.raises(StackError):
+        world.make_up()
+    assert world.make_up() == ["up", "migrate-flows", "up"]
+    assert world.running == {"mlflow", "prefect", "worker"}
+    assert world.make_up() == ["up"]
+
+    first = World(replace(SELF_HOSTED, flows="a database")).make_up()
+    assert first.index("migrate-flows") < first.index("deployer --register-only")
 
 
 def test_prefect_clouds_key_comes_from_secrets_manager_unless_given(

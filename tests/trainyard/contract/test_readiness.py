@@ -1,6 +1,7 @@
 """Which services may run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,43 +13,60 @@ OWN = Servers(mlflow="m1", prefect="w1")
 @pytest.mark.parametrize(
     ("noted", "servers", "worker", "expected"),
     [
-        ({}, OWN, "w1", Ready(mlflow=False, prefect=False, worker=False)),
-        (json.loads(note(OWN)), OWN, "w1", Ready(mlflow=True, prefect=True, worker=True)),
+        ({}, OWN, "w1", Ready(mlflow=False, prefect=False, flows=False, worker=False)),
+        (
+            json.loads(note(OWN)),
+            OWN,
+            "w1",
+            Ready(mlflow=True, prefect=True, flows=False, worker=True),
+        ),
         (
             json.loads(note(OWN, registered=False)),
             OWN,
             "w1",
-            Ready(mlflow=True, prefect=True, worker=False),
+            Ready(mlflow=True, prefect=True, flows=False, worker=False),
         ),
         (
             json.loads(note(OWN)),
             Servers(mlflow="m2", prefect="w1"),
             "w1",
-            Ready(mlflow=False, prefect=True, worker=True),
+            Ready(mlflow=False, prefect=True, flows=False, worker=True),
         ),
         (
             json.loads(note(OWN)),
             Servers(mlflow="m1", prefect="w2"),
             "w2",
-            Ready(mlflow=True, prefect=False, worker=False),
+            Ready(mlflow=True, prefect=False, flows=False, worker=False),
+        ),
+        (  # flows that get a database hold back nobody
+            json.loads(note(OWN)),
+            replace(OWN, flows="a database"),
+            "w1",
+            Ready(mlflow=True, prefect=True, flows=False, worker=True),
+        ),
+        (
+            json.loads(note(replace(OWN, flows="a database"))),
+            replace(OWN, flows="a database"),
+            "w1",
+            Ready(mlflow=True, prefect=True, flows=True, worker=True),
         ),
         (  # another database, or other passwords in it
             json.loads(note(OWN)),
             Servers(mlflow="m1", prefect="w1", contents="passwords 2"),
             "w1",
-            Ready(mlflow=False, prefect=False, worker=False),
+            Ready(mlflow=False, prefect=False, flows=False, worker=False),
         ),
         (
             json.loads(note(Servers())),
             Servers(),
             "w1",
-            Ready(mlflow=False, prefect=False, worker=True),
+            Ready(mlflow=False, prefect=False, flows=False, worker=True),
         ),
         (
             json.loads(note(Servers())),
             Servers(),
             "",
-            Ready(mlflow=False, prefect=False, worker=False),
+            Ready(mlflow=False, prefect=False, flows=False, worker=False),
         ),
     ],
 )

@@ -195,6 +195,7 @@ CONTRADICTORY: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("flowSecrets", {"flowSecrets": {"TOKEN": KEY_ARN.replace("trainyard-", "")}}),
+    ("flowsDatabase", {"flowsDatabase": True, "flowSecrets": {"PGPASSWORD": KEY_ARN}}),
     ("notifyWebhookSecretArn", {"notifyWebhookSecretArn": KEY_ARN.replace("trainyard-", "")}),
 ]
 
