@@ -6,6 +6,7 @@ Its first sentence is the one of `make help`.
 """
 
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -50,6 +51,7 @@ CHECK = Group("Check it", sort_key=3)
 _order = count()
 
 Cpu = Literal["x86_64", "arm64"]
+Pool = Literal["process", "docker"]
 _STACK = (
     "Such as dev, whose settings are infra/Pulumi.dev.yaml; `rehearsal` is the one on the emulator."
 )
@@ -107,6 +109,7 @@ def demo(
     train: str | None = None,
     valid: str | None = None,
     trials: int | None = None,
+    pool: Pool | None = None,
     keep: bool = False,
 ) -> int:
     """Train a model end to end: stack up, one deployment run, a summary, down.
@@ -124,35 +127,57 @@ def demo(
         train: The month to train on, as YYYY-MM.
         valid: The month to validate on, as YYYY-MM.
         trials: How many trials to search.
+        pool: As `trainyard up` takes it.
         keep: Leave the stack up, to look around.
     """
     from trainyard.laptop import commands
     from trainyard.laptop.demo import demo as run_demo
     from trainyard.laptop.parameters import demo_of
 
+    image = _image_of(pool)
     return commands.run(
-        lambda stack: run_demo(stack, demo_of(flow, data, train, valid, trials), keep=keep)
+        lambda stack: run_demo(
+            stack, demo_of(flow, data, train, valid, trials), keep=keep, image=image
+        )
     )
 
 
 @command(RUN)
-def up(stack: LaptopOrStack = None, /) -> int | None:
+def up(stack: LaptopOrStack = None, /, *, pool: Pool | None = None) -> int | None:
     """Start the laptop stack, or bring a stack on AWS to what its settings say.
 
     - **Changes**: on a laptop, processes on loopback ports, in .trainyard. On AWS, what `trainyard
       preview STACK` shows; it asks first, at a terminal.
     - **Costs**: on AWS, what `trainyard cost STACK` says.
     - **Undo**: `trainyard down`; on AWS, the earlier settings and `up` again.
+
+    Args:
+        pool: On a laptop, what runs are: processes (as without it), or with `docker` containers of
+            the flow image, which is built first; `trainyard deploy` tells the deployments.
     """
     if stack is None:
         from trainyard.laptop import commands
 
-        return commands.run(commands.up)
+        return commands.run(partial(commands.up, image=_image_of(pool)))
+    if pool:
+        raise StackError(f"on AWS runs are containers already: `trainyard up {stack}`")
     from trainyard.aws import stack as operations
     from trainyard.tools.console import say
 
     say(operations.up(open_stack(stack, start=True))["next"])
     return None
+
+
+def _image_of(pool: Pool | None) -> str | None:
+    """What a laptop's runs are started from; empty for processes, None for what they are now."""
+    if pool != "docker":
+        return "" if pool else None
+    from trainyard.delivery import images
+    from trainyard.tools.console import console
+
+    cpu: Cpu = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
+    with console.status("building the flow image"):
+        return images.build_one("flow", images.current_commit(), cpu).id
 
 
 @command(RUN)

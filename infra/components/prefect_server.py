@@ -3,7 +3,7 @@ Private.
 """
 
 import pulumi
-from pulumi import ResourceOptions
+from pulumi import Input, ResourceOptions
 
 from infra.components.fargate import Container, Service, Task
 from infra.components.prefect_api import AUTH_STRING, PrefectApi
@@ -15,6 +15,21 @@ PORT = 4200
 # How the server keeps leases: a module of its image.
 LEASE_STORAGE = "trainyard.prefect.patches.lease_storage"
 DNS_NAME = "prefect"
+SETTINGS: dict[str, Input[str]] = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE,
+    # Many runs that start at once keep a small database busy, and Prefect answers
+    # its own time-outs (5 and 10 s) with 500. Clients wait for 30 s.
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "20",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "20",
+    # How often a run that waits for another of its deployment looks again; 30 s is
+    # Prefect's own.
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
+    # Prefect copies its pages before it serves them.
+    "PREFECT_SERVER_UI_STATIC_DIRECTORY": "/tmp/prefect-ui",  # noqa: S108
+    # They are looked at through `make ui`'s tunnel.
+    "PREFECT_SERVER_UI_API_URL": f"http://localhost:{PORT}/api",
+}
 
 
 class PrefectServer(pulumi.ComponentResource):
@@ -65,21 +80,7 @@ class PrefectServer(pulumi.ComponentResource):
                     *("prefect", "server", "start"),
                     *("--host", "0.0.0.0", "--port", str(PORT)),  # noqa: S104 (its task's address)
                 ),
-                environment={
-                    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-                    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE,
-                    # Many runs that start at once keep a small database busy, and Prefect answers
-                    # its own time-outs (5 and 10 s) with 500. Clients wait for 30 s.
-                    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "20",
-                    "PREFECT_SERVER_DATABASE_TIMEOUT": "20",
-                    # How often a run that waits for another of its deployment looks again; 30 s is
-                    # Prefect's own.
-                    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
-                    # Prefect copies its pages before it serves them.
-                    "PREFECT_SERVER_UI_STATIC_DIRECTORY": "/tmp/prefect-ui",  # noqa: S108
-                    # They are looked at through `make ui`'s tunnel.
-                    "PREFECT_SERVER_UI_API_URL": f"http://localhost:{PORT}/api",
-                },
+                environment=SETTINGS,
                 secrets={"PREFECT_SERVER_API_AUTH_STRING": self.auth.field("auth")},
                 port=PORT,
                 health_path="/api/health",

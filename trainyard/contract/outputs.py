@@ -16,6 +16,19 @@ class ProcessWorkPool(BaseModel, frozen=True, extra="forbid"):
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]+$")
 
 
+class DockerWorkPool(BaseModel, frozen=True, extra="forbid"):
+    """A work pool whose worker starts each run as a container of its own machine."""
+
+    type: Literal["docker"] = "docker"
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]+$")
+    host_network: bool
+    """Containers use the machine's own network, as only Linux can; elsewhere it has another name
+    in them than on itself.
+    """
+    user: str
+    """Who a run is, as `uid:gid`: the owner of the artifact store."""
+
+
 class EcsWorkPool(BaseModel, frozen=True, extra="forbid"):
     """A work pool whose worker starts each run as a Fargate task."""
 
@@ -46,7 +59,7 @@ class EcsWorkPool(BaseModel, frozen=True, extra="forbid"):
     """Where ECS reads what opens Prefect's API (`valueFrom`)."""
 
 
-WorkPool = Annotated[ProcessWorkPool | EcsWorkPool, Field(discriminator="type")]
+WorkPool = Annotated[ProcessWorkPool | DockerWorkPool | EcsWorkPool, Field(discriminator="type")]
 
 
 class StackOutputs(BaseModel, frozen=True, extra="forbid"):

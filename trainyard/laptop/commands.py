@@ -48,9 +48,10 @@ def run(command: Callable[[Stack], int | None]) -> int:
         raise
 
 
-def up(stack: Stack) -> None:
+def up(stack: Stack, *, image: str | None = None) -> None:
+    """`image`: as Stack.up takes it."""
     start = time.monotonic()
-    if stack.up():
+    if stack.up(image=image):
         say(f"the stack is up after {time.monotonic() - start:.0f} s:", "bold")
     else:
         say("the stack is already running:", "bold")
@@ -105,7 +106,7 @@ def register_and_deploy(stack: Stack, *, schedules: bool = False) -> None:
 
 
 def deploy(stack: Stack, outputs: StackOutputs) -> None:
-    environment = stack.environment() | deploy_environment(outputs, NO_IMAGE)
+    environment = stack.environment() | deploy_environment(outputs, stack.image or NO_IMAGE)
     environment["PREFECT_API_URL"] = outputs.prefect_api_url
     environment["COLUMNS"] = "500"  # Prefect would break its lines where ours can't be found
     with console.status("deploying"):

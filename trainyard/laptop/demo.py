@@ -4,6 +4,7 @@ import logging
 import time
 from contextlib import suppress
 from math import inf
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,8 +13,9 @@ from rich.markup import escape
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from trainyard.laptop.parameters import DEMO, Demo
+from trainyard.laptop.processes import cleaning_up
 from trainyard.laptop.services import LABELS
-from trainyard.laptop.stack import Stack, cleaning_up
+from trainyard.laptop.stack import Stack
 from trainyard.tools.console import console, done, fail, say
 from trainyard.tools.errors import StackError
 from trainyard.tools.waiting import wait_until
@@ -24,12 +26,25 @@ PATIENCE = 15.0
 LOG_LINES = 30
 
 
-def demo(stack: Stack, wanted: Demo, *, keep: bool) -> int:
-    """Stack up (if it isn't), deploy, run, report, and down again what this brought up."""
+def demo(stack: Stack, wanted: Demo, *, keep: bool, image: str | None = None) -> int:
+    """Stack up (if it isn't), deploy, run, report, and down again what this brought up.
+
+    Args:
+        wanted: the deployment, and its parameters.
+        keep: leave the stack up.
+        image: as Stack.up takes it.
+    """
     from trainyard.laptop.commands import deploy, register_and_deploy
 
+    if image:
+        for name, value in wanted.parameters.items():
+            if isinstance(value, str) and Path(value).is_absolute():
+                raise StackError(
+                    f"{name}={value}: a container sees no folder of this machine; leave out "
+                    "POOL=docker, or name data that it can fetch"
+                )
     start = time.monotonic()
-    started = stack.up(meanwhile=lambda outputs: deploy(stack, outputs))
+    started = stack.up(meanwhile=lambda outputs: deploy(stack, outputs), image=image)
     keep = keep or len(started) < len(LABELS)
     try:
         if not started:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from trainyard.contract.outputs import StackOutputs
 
 POOL = "trainyard"
+DOCKER_POOL = "trainyard-docker"
 WORKER = "laptop"
 LABELS = {"prefect": "Prefect", "mlflow": "MLflow", "worker": "worker"}
 USUAL_PORTS = {"prefect": 4200, "mlflow": 5000}
@@ -21,6 +22,8 @@ class Running(BaseModel):
     pid: int
     started: datetime
     port: int | None = None
+    pool: str = POOL
+    """Of the worker."""
 
     @property
     def url(self) -> str | None:
@@ -28,13 +31,29 @@ class Running(BaseModel):
 
     @property
     def where(self) -> str:
-        return self.url or f"polls the pool {POOL}"
+        return self.url or f"polls the pool {self.pool}"
 
 
 class State(BaseModel):
     """What `.trainyard/state.json` remembers."""
 
     services: dict[str, Running] = {}
+    image: str = ""
+    """What runs are started from as containers; without it they are processes."""
+
+    @property
+    def pool(self) -> str:
+        return DOCKER_POOL if self.image else POOL
+
+
+@dataclass(frozen=True)
+class Health:
+    """One service as `status` finds it."""
+
+    service: str
+    state: str
+    running: Running | None
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -47,8 +66,8 @@ class Command:
     """Beside the stack's."""
 
 
-def command_of(name: str, home: Path, port: int | None, prefect: str | None) -> Command:
-    """How a service of the stack in `home` is started; `prefect` is what the worker polls."""
+def command_of(name: str, home: Path, port: int | None, state: State) -> Command:
+    """How a service of the stack in `home` is started; the worker polls the state's Prefect."""
     python = [sys.executable, "-m"]
     listens = ["--host", "127.0.0.1", "--port", str(port)]
     if name == "prefect":
@@ -71,15 +90,19 @@ def command_of(name: str, home: Path, port: int | None, prefect: str | None) -> 
         command = [*python, "mlflow", "server", *listens, "--workers", "1"]
         command += ["--backend-store-uri", "sqlite:///mlflow.db"]
         command += ["--artifacts-destination", str(home / "artifacts/mlflow")]
-        command += ["--allowed-hosts", "localhost:*,127.0.0.1:*"]
+        hosts = "localhost:*,127.0.0.1:*"
+        if state.image:  # this machine's name in containers
+            hosts += ",host.docker.internal:*"
+        command += ["--allowed-hosts", hosts]
         # 404 MB instead of 1.4 GB; nothing here uses jobs
         return Command(command, home / "mlflow", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
-    command = [*python, "prefect", "worker", "start", "--type", "process", "--name", WORKER]
+    kind = "docker" if state.image else "process"
+    command = [*python, "prefect", "worker", "start", "--type", kind, "--name", WORKER]
     return Command(
-        [*command, "--pool", POOL, "--no-create-pool-if-not-found"],
+        [*command, "--pool", state.pool, "--no-create-pool-if-not-found"],
         home,
         {
-            "PREFECT_API_URL": f"{prefect}/api",
+            "PREFECT_API_URL": f"{state.services['prefect'].url}/api",
             # a person is waiting: look for runs every 2 s instead of 10
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             # the page's Cancel button ends the process too
@@ -105,7 +128,9 @@ def give_up_lost_runs(outputs: StackOutputs) -> None:
     ):
         for run in client.read_flow_runs(
             flow_run_filter=FlowRunFilter.model_validate({"state": going}),
-            work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [POOL]}}),
+            work_pool_filter=WorkPoolFilter.model_validate(
+                {"name": {"any_": [outputs.work_pool.name]}}
+            ),
         ):
             client.set_flow_run_state(
                 run.id, Crashed(message="the stack was stopped under this run"), force=True

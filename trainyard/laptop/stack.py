@@ -3,10 +3,8 @@
 import operator
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +13,13 @@ import httpx
 from pydantic import ValidationError
 
 from trainyard.contract.outputs import ProcessWorkPool, StackOutputs, deploy_environment
-from trainyard.laptop import processes
+from trainyard.laptop import containers, processes
 from trainyard.laptop.folder import Folder
 from trainyard.laptop.services import (
     LABELS,
-    POOL,
     USUAL_PORTS,
     WORKER,
+    Health,
     Running,
     State,
     command_of,
@@ -43,16 +41,6 @@ class _Start:
     alive: list[str]
     started: list[str] = field(default_factory=list)
     healthy: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Health:
-    """One service as `status` finds it."""
-
-    service: str
-    state: str
-    running: Running | None
-    memory: int
 
 
 class Stack:
@@ -105,38 +93,55 @@ class Stack:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         }
 
+    @property
+    def image(self) -> str:
+        """What runs are started from as containers; empty where they are processes."""
+        return self._read().image
+
     def outputs(self) -> StackOutputs:
         """What the stack hands to `register` and `prefect deploy`.
 
         Raises:
             StackError: it isn't up, or somebody else listens on one of its ports.
         """
-        services = self._read().services
+        state = self._read()
+        services = state.services
         if not {"prefect", "mlflow"} <= services.keys():
             raise StackError("the stack isn't running: `make up` starts it")
         for name in USUAL_PORTS:
             if not processes.listens(self.home, name, services[name].port):
                 raise StackError(f"{self._obituary(name)}\n`make up` starts it again")
-        return self._outputs(services)
+        return self._outputs(state)
 
-    def _outputs(self, services: Mapping[str, Running]) -> StackOutputs:
+    def _outputs(self, state: State) -> StackOutputs:
+        services = state.services
+        kind = containers.work_pool if state.image else ProcessWorkPool
         return StackOutputs(
             stack="laptop",
             prefect_api_url=f"{services['prefect'].url}/api",
             tracking_uri=str(services["mlflow"].url),
             artifact_store=str(self.artifacts),
-            code_dir=str(self.code),
-            work_pool=ProcessWorkPool(name=POOL),
+            code_dir=containers.CODE if state.image else str(self.code),
+            work_pool=kind(name=state.pool),
             active_schedules=False,  # nobody waits for a laptop's
         )
 
-    def up(self, meanwhile: Callable[[StackOutputs], None] | None = None) -> list[str]:
+    def up(
+        self,
+        meanwhile: Callable[[StackOutputs], None] | None = None,
+        *,
+        image: str | None = None,
+    ) -> list[str]:
         """Start what doesn't run, wait until all is healthy; return what was started.
 
-        `meanwhile` is called when Prefect knows of the stack, while the rest still starts.
+        Args:
+            meanwhile: is called when Prefect knows of the stack, while the rest still starts.
+            image: what runs are started from as containers; empty for processes, None for what the
+                stack has, or processes.
 
         Raises:
-            StackError: something died or didn't answer. What this call started is stopped.
+            StackError: something died or didn't answer, or a stack that is up starts runs in the
+                other way. What this call started is stopped.
         """
         with self._folder.alone():
             state = self._read()
@@ -146,18 +151,19 @@ class Stack:
             elif alive:
                 for name in state.services.keys() - alive:
                     say(self._obituary(name), "yellow")
+            self._choose(state, image, alive)
             start = _Start(alive=alive)
             try:
                 if len(alive) < len(LABELS):
                     self._start_missing(state, start, meanwhile)
-                told = self._outputs(state.services)
+                told = self._outputs(state)
                 with console.status("waiting for MLflow and the worker"):
                     self._wait(["prefect", "mlflow", "worker"], state, start)
                 if (outputs := self.outputs()) != told:  # MLflow has lost its port meanwhile
                     self._write_for_others(outputs)
                     self.register(outputs)
             except BaseException:
-                with cleaning_up():
+                with processes.cleaning_up():
                     if alive:
                         for name in start.started:
                             self._end(name)
@@ -165,6 +171,16 @@ class Stack:
                         self._end_all()
                 raise
             return start.started
+
+    def _choose(self, state: State, image: str | None, alive: list[str]) -> None:
+        """How runs are started from now on."""
+        if image is None:
+            image = state.image if alive else ""
+        if "worker" in alive and bool(image) != bool(state.image):
+            kind = "containers" if state.image else "processes"
+            raise StackError(f"the stack is up, and its runs are {kind}: `make down` first")
+        state.image = image
+        self._write(self._state_file, state.model_dump_json(indent=2))
 
     def _start_missing(
         self, state: State, start: "_Start", meanwhile: Callable[[StackOutputs], None] | None
@@ -179,7 +195,7 @@ class Stack:
                 if name not in start.alive:
                     self._start(name, state, start)
             self._wait(["prefect"], state, start)
-            outputs = self._outputs(state.services)
+            outputs = self._outputs(state)
             self._write_for_others(outputs)
             if outputs.prefect_api_url != f"{old_url}/api" and "worker" in start.alive:
                 start.alive.remove("worker")  # it would go on asking where nobody is
@@ -259,14 +275,13 @@ class Stack:
             port = processes.choose_port(wanted)
             if port != wanted:
                 say(f"port {wanted} is taken: {LABELS[name]} uses {port}", "yellow")
-        prefect = state.services["prefect"].url if name == "worker" else None
-        service = command_of(name, self.home, port, prefect)
+        service = command_of(name, self.home, port, state)
         now = datetime.now(UTC)
         if name not in start.started:
             start.started.append(name)
         environment = self.environment() | service.environment
         pid = processes.start(name, service.command, environment, service.folder, self.log(name))
-        state.services[name] = Running(pid=pid, started=now, port=port)
+        state.services[name] = Running(pid=pid, started=now, port=port, pool=state.pool)
         self._write(self._state_file, state.model_dump_json(indent=2))
 
     def _lost_its_port(self, name: str, state: State) -> bool:
@@ -278,6 +293,8 @@ class Stack:
 
     def _end(self, name: str) -> None:
         processes.end(processes.of_stack(self.home, name))
+        if name == "worker":  # its runs, which nobody would look after
+            containers.remove(str(self.artifacts))
 
     def _alive(self, name: str, state: State) -> bool:
         running = state.services.get(name)
@@ -292,7 +309,7 @@ class Stack:
                 # another stack may have taken the port since it was chosen
                 return answers and processes.listens(self.home, name, running.port)
             api = f"{state.services['prefect'].url}/api"
-            asked = f"{api}/work_pools/{POOL}/workers/filter"
+            asked = f"{api}/work_pools/{state.pool}/workers/filter"
             login = httpx.BasicAuth(*self._folder.login().split(":", 1))
             workers = self._http.post(asked, json={}, timeout=patience, auth=login).json()
             # Prefect remembers workers: an earlier one of this name counts as online for a while
@@ -333,11 +350,12 @@ class Stack:
         # not by the state file: it finds them even if that is lost.
         worker = processes.of_stack(self.home, "worker")
         processes.end(worker)
+        runs = containers.remove(str(self.artifacts))
         others = processes.of_stack(self.home)
         processes.end(others)
         for file in (self._state_file, self._outputs_file, self.env_file):
             file.unlink(missing_ok=True)
-        return bool(worker or others)
+        return bool(worker or others or runs)
 
     # --- files -------------------------------------------------------------------
     def _read(self) -> State:
@@ -360,7 +378,7 @@ class Stack:
             "MLFLOW_TRACKING_URI": outputs.tracking_uri,
             "TRAINYARD_ARTIFACT_STORE": outputs.artifact_store,
         }
-        exports |= deploy_environment(outputs, NO_IMAGE)
+        exports |= deploy_environment(outputs, self.image or NO_IMAGE)
         lines = [
             "# `. .trainyard/env` points prefect, mlflow and python at the running laptop stack.",
             "unset PREFECT_PROFILE PREFECT_API_KEY",
@@ -375,15 +393,3 @@ class Stack:
         part = path.with_name(f"{path.name}.part")
         part.write_text(text)
         part.replace(path)
-
-
-@contextmanager
-def cleaning_up() -> Iterator[None]:
-    """Let nobody interrupt this: it would leave something behind."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -14,7 +14,25 @@ from trainyard.contract.containers import (
     without_privileges,
 )
 from trainyard.contract.naming import STACK_TAG
-from trainyard.contract.outputs import EcsWorkPool, StackOutputs
+from trainyard.contract.outputs import DockerWorkPool, EcsWorkPool, StackOutputs
+
+IMAGE = {
+    "type": "string",
+    "title": "Image",
+    "description": "What a run's container is started from, by digest.",
+    "minLength": 1,
+}
+IN_A_CONTAINER = {"HOME": SCRATCH, "PREFECT_HOME": f"{SCRATCH}/prefect"}
+ON_ECS = {
+    # 2 + 4 + ... + 128 s, so that runs wait for a server that is replaced; 5 are Prefect's own.
+    "PREFECT_CLIENT_MAX_RETRIES": "7",
+    # What a server says whose database is too busy, or away for a moment.
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
+    # A run on Spot capacity is told two minutes ahead: it stops, and starts again elsewhere.
+    "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",
+}
+# The label that says whose a run's container is.
+CONTAINER_OF = "trainyard.artifact-store"
 
 
 def result_block(outputs: StackOutputs) -> str:
@@ -35,6 +53,8 @@ def base_job_template(outputs: StackOutputs) -> dict[str, Any]:
     pool = outputs.work_pool
     if isinstance(pool, EcsWorkPool):
         return _ecs(pool, outputs.stack, environment)
+    if isinstance(pool, DockerWorkPool):
+        return _docker(pool, outputs.artifact_store, environment)
     return _process(environment)
 
 
@@ -70,20 +90,55 @@ def _process(environment: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _ecs(pool: EcsWorkPool, stack: str, environment: dict[str, str]) -> dict[str, Any]:
-    environment = {
-        "AWS_DEFAULT_REGION": pool.region,
-        "HOME": SCRATCH,
-        "PREFECT_HOME": f"{SCRATCH}/prefect",
-        # 2 + 4 + ... + 128 s, so that runs wait for a server that is replaced; 5 are Prefect's own.
-        "PREFECT_CLIENT_MAX_RETRIES": "7",
-        # What a server says whose database is too busy, or away for a moment.
-        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
-        # A run on Spot capacity is told two minutes ahead: it stops, and starts again elsewhere.
-        "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",
-        **environment,
-        **pool.environment,
+def _docker(
+    pool: DockerWorkPool, artifact_store: str, environment: dict[str, str]
+) -> dict[str, Any]:
+    tracking = environment["MLFLOW_TRACKING_URI"]
+    if not pool.host_network:  # Docker's name for the machine; the worker puts it into Prefect's
+        tracking = tracking.replace("127.0.0.1", "host.docker.internal")
+    environment = IN_A_CONTAINER | environment | {"MLFLOW_TRACKING_URI": tracking}
+    return {
+        "job_configuration": {
+            "command": "{{ command }}",
+            "env": "{{ env }}",
+            "image": "{{ image }}",
+            "image_pull_policy": "IfNotPresent",
+            "labels": {CONTAINER_OF: artifact_store},
+            "name": "{{ name }}",
+            "network_mode": "host" if pool.host_network else None,
+            # A container that was removed can't say how it ended.
+            "auto_remove": False,
+            "stream_output": True,
+            "mem_limit": "{{ memory }}m",
+            "memswap_limit": "{{ memory }}m",
+            "volumes": [f"{artifact_store}:{artifact_store}"],
+            "container_create_kwargs": {
+                "user": pool.user,
+                "read_only": True,  # but for SCRATCH, which is a volume of the image
+                "cap_drop": ["ALL"],
+                "security_opt": ["no-new-privileges"],
+            },
+        },
+        "variables": {
+            "type": "object",
+            "required": ["image"],
+            "properties": {
+                **_common("prefect flow-run execute", environment),
+                "image": IMAGE,
+                "memory": {
+                    "type": "integer",
+                    "title": "Memory",
+                    "description": "MiB of a run; one that needs more is ended.",
+                    "default": 4096,
+                },
+            },
+        },
     }
+
+
+def _ecs(pool: EcsWorkPool, stack: str, environment: dict[str, str]) -> dict[str, Any]:
+    region = {"AWS_DEFAULT_REGION": pool.region}
+    environment = region | IN_A_CONTAINER | ON_ECS | environment | pool.environment
     secrets = pool.secrets | {pool.api_secret_variable: pool.api_secret}
     return {
         "job_configuration": {
@@ -141,12 +196,7 @@ def ecs_variables(environment: dict[str, str], capacity: str) -> dict[str, Any]:
         "required": ["image"],
         "properties": {
             **_common("prefect flow-run execute", environment),
-            "image": {
-                "type": "string",
-                "title": "Image",
-                "description": "What a run's container is started from, by digest.",
-                "minLength": 1,
-            },
+            "image": IMAGE,
             "cpu": {
                 "type": "integer",
                 "title": "CPU",

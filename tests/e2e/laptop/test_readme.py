@@ -21,6 +21,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 ELSEWHERE = {
     "make demo": "tests/e2e/laptop/test_laptop.py",
     "make test": "this is it",
+    "make demo POOL=docker": "tests/e2e/laptop/test_containers.py",
     "make rehearse": "tests/e2e/rehearsal/test_rehearse.py takes its steps",
     "make demo DATA=tlc TRAIN=2023-01 VALID=2023-02": "needs TLC's site; "
     "tests/flows/taxi/test_source.py fetches months from a server of its own",

@@ -28,7 +28,7 @@ from infra.components.fargate import Container
 from tests.conftest import ROOT
 from tests.snapshots import Diff, Json
 from trainyard.contract.fargate_sizes import Size
-from trainyard.contract.outputs import EcsWorkPool, StackOutputs
+from trainyard.contract.outputs import DockerWorkPool, EcsWorkPool, StackOutputs
 from trainyard.prefect.work_pool import base_job_template
 
 pytestmark = pytest.mark.server
@@ -195,3 +195,20 @@ def test_a_run_is_kept_as_safe_as_the_stacks_own_containers(ecs: Ecs) -> None:
     for safeguard in ("user", "readonlyRootFilesystem", "mountPoints", "linuxParameters"):
         assert container[safeguard] == own[safeguard]
     Size(int(definition["cpu"]), int(definition["memory"]))  # a pair that Fargate has
+
+
+def test_containers_find_a_machines_servers_by_the_name_that_docker_gives_it() -> None:
+    """On Linux they use its network; elsewhere Docker has a name for it."""
+    for host_network, host in ((True, "127.0.0.1"), (False, "host.docker.internal")):
+        outputs = StackOutputs(
+            stack="laptop",
+            prefect_api_url="http://127.0.0.1:4200/api",
+            tracking_uri="http://127.0.0.1:5000",
+            artifact_store="/home/me/.trainyard/artifacts",
+            code_dir="/app",
+            work_pool=DockerWorkPool(name="pool", host_network=host_network, user="501:20"),
+        )
+        template = base_job_template(outputs)
+        assert bool(template["job_configuration"]["network_mode"]) == host_network
+        variables = template["variables"]["properties"]["env"]["default"]
+        assert variables["MLFLOW_TRACKING_URI"] == f"http://{host}:5000"
