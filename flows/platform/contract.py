@@ -87,5 +87,6 @@ def _named(schema: type[dy.Schema], rule: str) -> str:
     if kind == "max_length":
         return f"{column} longer than {getattr(schema.columns()[column], kind)}"
     if kind in broken:
-        return f"{column} {broken[kind]} {getattr(schema.columns()[column], kind)}"
+        bound = getattr(schema.columns()[column], kind)
+        return f"{column} {broken[kind]} {f'{bound:g}' if isinstance(bound, float) else bound}"
     return f"{column} {'missing' if kind == 'nullability' else 'not allowed'}"

@@ -1,6 +1,7 @@
 """The smallest run that shows a stack works: what it writes to the stack's stores comes back."""
 
 import platform
+from datetime import UTC, datetime
 
 import mlflow
 import prefect
@@ -24,6 +25,12 @@ def smoke() -> None:
     logger.info(
         "Python %s, Prefect %s, MLflow %s",
         *(platform.python_version(), prefect.__version__, mlflow.__version__),
+    )
+    now = datetime.now(UTC)
+    logger.info(
+        "scheduled for %s, started at %s: %.1f s later",
+        *(f"{time:%Y-%m-%d %H:%M:%S}Z" for time in (run.scheduled, now)),
+        (now - run.scheduled).total_seconds(),
     )
     path = check_artifact_store(settings.artifact_store, run.id)
     logger.info("written to the artifact store and read back: %s", path)

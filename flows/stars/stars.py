@@ -4,7 +4,7 @@ import json
 from contextlib import ExitStack
 
 import httpx
-from prefect import flow, task
+from prefect import flow, task, unmapped
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -30,8 +30,7 @@ def stars(repositories: list[str] = REPOSITORIES, api: str = "synthetic") -> Non
     """
     with ExitStack() as stack:
         url = stack.enter_context(serving(synthetic)) if api == "synthetic" else api.rstrip("/")
-        futures = [get_stars.submit(url, repository) for repository in repositories]
-        counts = [future.result() for future in futures]
+        counts = get_stars.map(unmapped(url), repositories).result()
     found = sorted(zip(counts, repositories, strict=True), reverse=True)
     create_markdown_artifact(
         key="stars",

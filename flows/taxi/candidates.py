@@ -1,4 +1,4 @@
-"""Which of an experiment's runs may be registered: the best one within the limits."""
+"""Which of an experiment's runs may be registered: those within the limits."""
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -28,8 +28,9 @@ class Candidate(BaseModel):
     within_limits: bool
 
 
-def best_candidate(client: MlflowClient, experiment_id: str, limits: Limits) -> Candidate:
-    """The run with the lowest `rmse_valid` within the limits, else the lowest of all.
+def best_candidates(client: MlflowClient, experiment_id: str, limits: Limits) -> list[Candidate]:
+    """The five runs with the lowest `rmse_valid` within the limits, the best first; where none is
+    within them, the lowest of all.
 
     Raises:
         NoCandidateError: no run has logged both metrics.
@@ -40,10 +41,10 @@ def best_candidate(client: MlflowClient, experiment_id: str, limits: Limits) -> 
     )
     for condition in (within, "metrics.rmse_valid >= 0 and metrics.inference_time >= 0"):
         runs = client.search_runs(
-            [experiment_id], condition, max_results=1, order_by=["metrics.rmse_valid ASC"]
+            [experiment_id], condition, max_results=5, order_by=["metrics.rmse_valid ASC"]
         )
         if runs:
-            return _candidate(runs[0], within_limits=condition == within)
+            return [_candidate(run, within_limits=condition == within) for run in runs]
     raise NoCandidateError("no run of this experiment has logged rmse_valid and inference_time")
 
 

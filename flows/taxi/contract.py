@@ -17,11 +17,13 @@ from flows.taxi.months import parse_month
 
 logger = logging.getLogger(__name__)
 
+DURATIONS = (1.0, 60.0)  # minutes, the first and the last: the tutorial course's filter
+
 
 class Trips(dy.Schema):
     """A trip that training can use.
 
-    The bounds of duration are the tutorial course's filter. Zones 1 to 265 are those of TLC's
+    A run may ask for other bounds of duration. Zones 1 to 265 are those of TLC's
     taxi_zone_lookup.csv (264 and 265 stand for unknown and outside the city). No taxi drives more
     than 100 miles in the hour that a trip may last: in 2023-01 and 2023-02 the longest plausible
     trip has 88 miles, and beyond 100 come 77 meter faults of up to 178,920.
@@ -32,7 +34,7 @@ class Trips(dy.Schema):
     PULocationID = dy.Int32(min=1, max=265)
     DOLocationID = dy.Int32(min=1, max=265)
     trip_distance = dy.Float64(min_exclusive=0, max=100)  # miles
-    duration = dy.Float64(min=1, max=60)  # minutes
+    duration = dy.Float64(min=DURATIONS[0], max=DURATIONS[1])  # minutes
 
 
 NEEDED = (
@@ -53,8 +55,8 @@ class CheckedMonth:
     quarantined: the other rows as they came, with all their columns, and in the column `rule` the
         first rule that each breaks, e.g. "trip_distance > 100".
     counts: rows quarantined by rule, most frequent first; they add up to the rows of `quarantined`.
-    course: the rows that the tutorial course's filter keeps, duration within 1 to 60 minutes and
-        nothing else, with the columns of `Trips`: zero and absurd distances and trips of other
+    course: the rows that the tutorial course's filter keeps, duration within bounds and nothing
+        else, with the columns of `Trips`: zero and absurd distances and trips of other
         months are there; rows whose needed values are missing or unreadable can't be.
     """
 
@@ -150,7 +152,13 @@ def conform(raw: pl.DataFrame, file: str) -> pl.DataFrame:
     ).with_columns(duration=_minutes("lpep_pickup_datetime", "lpep_dropoff_datetime"))
 
 
-def check(raw: pl.DataFrame, month: str, file: str, max_bad_share: float) -> CheckedMonth:
+def check(
+    raw: pl.DataFrame,
+    month: str,
+    file: str,
+    max_bad_share: float,
+    durations: tuple[float, float] = DURATIONS,
+) -> CheckedMonth:
     """Sort the rows of a raw month into those that training can use and those that it can't.
 
     Args:
@@ -158,6 +166,7 @@ def check(raw: pl.DataFrame, month: str, file: str, max_bad_share: float) -> Che
         month: like 2023-01; pickups outside it are bad rows.
         file: the file's name, for messages.
         max_bad_share: the share of bad rows, 0 to 1, beyond which the month is refused.
+        durations: the shortest and the longest trip that training can use, in minutes.
 
     Raises:
         ContractError: what `conform` refuses, or more bad rows than `max_bad_share`.
@@ -165,23 +174,24 @@ def check(raw: pl.DataFrame, month: str, file: str, max_bad_share: float) -> Che
     """
     trips = conform(raw, file).with_row_index("row")
     faults = trips.with_columns(fault=pl.col("unreadable") + " unreadable").drop("unreadable")
-    good, bad, counts = sort_rows(_trips_of(month), faults, file, max_bad_share)
+    good, bad, counts = sort_rows(_trips_of(month, durations), faults, file, max_bad_share)
     columns = Trips.column_names()
     return CheckedMonth(
         rows_read=raw.height,
         kept=good.select(columns),
         quarantined=raw[bad["row"]].with_columns(bad["rule"]),
         counts=counts,
-        course=trips.select(columns).drop_nulls().filter(pl.col("duration").is_between(1, 60)),
+        course=trips.select(columns).drop_nulls().filter(pl.col("duration").is_between(*durations)),
     )
 
 
-def _trips_of(month: str) -> type[Numbered]:
-    """Return `Trips` with pickups in `month` only, as `sort_rows` takes it."""
+def _trips_of(month: str, durations: tuple[float, float]) -> type[Numbered]:
+    """Return `Trips` of a month and of some durations only, as `sort_rows` takes it."""
     first, following = parse_month(month)
 
     class TripsOfMonth(Trips, Numbered):
         lpep_pickup_datetime = dy.Datetime(min=first, max_exclusive=following)
+        duration = dy.Float64(min=durations[0], max=durations[1])
 
     return TripsOfMonth
 

@@ -25,11 +25,18 @@ from flows.taxi.source import raw_month
 
 @flow(name="preprocess", flow_run_name="preprocess {months[0]}, {months[1]}", **PERSISTED)
 def preprocess(
-    data: str, months: tuple[str, str], max_bad_share: float, store: str, workspace: str
+    data: str,
+    months: tuple[str, str],
+    durations: tuple[float, float],
+    max_bad_share: float,
+    store: str,
+    workspace: str,
 ) -> Dataset:
     """Fetch, check and make features, which are fitted on the training month only."""
     # one after the other: Prefect can't end a task in time that runs in another thread
-    train, valid = (prepare_month(data, month, max_bad_share, store, workspace) for month in months)
+    train, valid = (
+        prepare_month(data, month, durations, max_bad_share, store, workspace) for month in months
+    )
     report_quarantine([train, valid])
     valid_rows, holdout = hold_out(valid, store, workspace)
     transformer = fit_transformer(train, workspace)
@@ -42,6 +49,7 @@ def preprocess(
         valid=valid,
         valid_rows=valid_rows,
         holdout=holdout,
+        durations=durations,
         transformer=transformer,
         train_features=train_features,
         valid_features=valid_features,
@@ -51,12 +59,17 @@ def preprocess(
 # longer than a download may take
 @task(task_run_name="prepare-{month}", **RETRIED, **PERSISTED_BY_WORKSPACE, timeout_seconds=1800)
 def prepare_month(
-    data: str, month: str, max_bad_share: float, store: str, workspace: str
+    data: str,
+    month: str,
+    durations: tuple[float, float],
+    max_bad_share: float,
+    store: str,
+    workspace: str,
 ) -> PreparedMonth:
     """Fetch a raw month and sort its rows into kept and quarantined ones."""
     with concurrency(["tlc-downloads"] if data == "tlc" else []):
         path = raw_month(data, month, artifact_path(store))
-    checked = contract.check(contract.read_month(path), month, str(path), max_bad_share)
+    checked = contract.check(contract.read_month(path), month, str(path), max_bad_share, durations)
     if checked.kept.is_empty():
         raise ContractError(
             f"{path}: none of its {checked.rows_read:,} rows can be used "

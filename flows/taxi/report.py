@@ -48,6 +48,8 @@ class Dataset(BaseModel):
     """The validation month's kept rows that the search sees."""
     holdout: Holdout
     """Its other kept rows."""
+    durations: tuple[float, float]
+    """The shortest and the longest trip that was kept, in minutes."""
     transformer: str
     train_features: str
     valid_features: str
@@ -94,6 +96,7 @@ def render(
 ) -> str:
     """The report as Markdown."""
     train, valid = dataset.train, dataset.valid
+    shortest, longest = dataset.durations
     rows = [
         ("rows read", train.rows_read, valid.rows_read),
         ("rows kept", train.rows_kept, valid.rows_kept),
@@ -125,8 +128,9 @@ def render(
                 for model in ((baseline, best) if best_wins else (baseline,))
             ),
             "",
-            "The course's rows are those that the tutorial's filter keeps: 1 to 60 minutes long, "
-            "whatever else is wrong with them. Errors on them compare with published ones.",
+            f"The course's rows are those that the tutorial's filter keeps: {shortest:g} to "
+            f"{longest:g} minutes long, whatever else is wrong with them. Errors on them compare "
+            "with published ones.",
             "",
             # not <url>: Prefect's pages escape the & of such a link twice
             *(f"- {label}: [{url}]({url})" for label, url in links.items() if url),

@@ -34,7 +34,7 @@ from flows.platform.tracking import (
     tracked_run,
 )
 from flows.taxi import report
-from flows.taxi.candidates import Candidate, Limits, best_candidate
+from flows.taxi.candidates import Candidate, Limits, best_candidates
 from flows.taxi.report import ComparedModel, Dataset, PreparedMonth, TrainedModel
 
 PACKAGES: list[str | Mapping[str, str]] = [
@@ -128,8 +128,16 @@ def search_xgboost(
 
 @task(task_run_name="find-best", **RETRIED, **PERSISTED, **WAITS)
 def find_best(experiment: Experiment, limits: Limits) -> Candidate:
-    """The best run within the limits, else the best run."""
-    return best_candidate(MlflowClient(experiment.tracking_uri), experiment.id, limits)
+    """The best run within the limits, else the best run; the best five are in the log."""
+    found = best_candidates(MlflowClient(experiment.tracking_uri), experiment.id, limits)
+    for each in found:
+        get_run_logger().info(
+            "%s: RMSE %.3f min, %.2f µs per row",
+            each.name,
+            each.rmse_valid,
+            each.inference_time * 1e6,
+        )
+    return found[0]
 
 
 @task(task_run_name="log-{model.name}", **RETRIED, **PERSISTED, **WAITS)

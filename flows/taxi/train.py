@@ -4,7 +4,7 @@ import contextlib
 from typing import Annotated
 
 from prefect import flow, runtime
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from flows.lifecycle.tasks import release, run_workspace, start_experiment
 from flows.platform.address import Address
@@ -37,6 +37,12 @@ def run_name() -> str:
     return f"train {train}, validate {valid}"
 
 
+def _above_y_min(y_max: float, given: ValidationInfo) -> float:
+    if given.data.get("y_min", 0) >= y_max:
+        raise ValueError(f"y_max {y_max:g} is not above y_min {given.data['y_min']:g}")
+    return y_max
+
+
 @flow(
     name="taxi-train",
     flow_run_name=run_name,
@@ -50,6 +56,8 @@ def taxi_train(
     num_trials: Annotated[int, Field(ge=1, le=1000)] = 20,
     max_rmse_valid: Annotated[float, Field(gt=0, lt=1e6)] = 6.5,
     max_inference_time: Annotated[float, Field(gt=0, lt=1e6)] = 20e-6,
+    y_min: Annotated[float, Field(ge=0, lt=1e6)] = 1,
+    y_max: Annotated[float, Field(gt=0, lt=1e6), AfterValidator(_above_y_min)] = 60,
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.2,
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42,
     approval: bool = False,
@@ -65,6 +73,8 @@ def taxi_train(
         num_trials: how many XGBoost models the search may try.
         max_rmse_valid: a candidate's RMSE on the validation month must be below it, in minutes.
         max_inference_time: a candidate's prediction must take less, in seconds per row.
+        y_min: shorter trips are left out, in minutes.
+        y_max: longer ones, too.
         max_bad_share: a month with a greater share of unusable rows stops the run.
         seed: of the search.
         approval: wait for a person's yes before a model becomes the champion.
@@ -75,7 +85,7 @@ def taxi_train(
     limits = Limits(rmse_valid=max_rmse_valid, inference_time=max_inference_time)
 
     experiment = start_experiment("taxi-train", "rmse_valid")
-    dataset = preprocess(data, months, max_bad_share, store, workspace)
+    dataset = preprocess(data, months, (y_min, y_max), max_bad_share, store, workspace)
     baseline = train_baseline(experiment, dataset, workspace)
     trials = search_xgboost(experiment, dataset, workspace, num_trials, seed)
 

@@ -37,7 +37,9 @@ def main() -> None:
     except SystemExit as ended:
         if ended.code:  # the rest of the file wasn't deployed, so nothing is known to be gone
             raise
-    for name in prune(environment["TRAINYARD_WORK_POOL"], wanted):
+    pool = environment["TRAINYARD_WORK_POOL"]
+    order_queues(pool, queues_of(path))
+    for name in prune(pool, wanted):
         print(f"Deployment '{name}' removed: prefect.yaml has it no longer")
 
 
@@ -65,6 +67,28 @@ def _replace_whole() -> AbstractContextManager[Any]:
 
     absent = ObjectNotFound(LookupError("replaced whole"))
     return patch.object(PrefectClient, "read_deployment_by_name", side_effect=absent)
+
+
+def queues_of(path: Path) -> list[str]:
+    """The work queues of a file, those whose runs start first in front."""
+    import yaml
+
+    definitions = yaml.safe_load(path.read_text()).get("definitions") or {}
+    return list(definitions.get("work_queues") or [])
+
+
+def order_queues(work_pool: str, names: list[str]) -> None:
+    """Give a pool's queues their priorities, and make those that aren't there."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        there = {each.name: each for each in client.read_work_queues(work_pool_name=work_pool)}
+        # Prefect lets no two have the same: it moves the others.
+        for priority, name in enumerate(names, start=1):
+            if name not in there:
+                client.create_work_queue(name, work_pool_name=work_pool, priority=priority)
+            elif there[name].priority != priority:
+                client.update_work_queue(there[name].id, priority=priority)
 
 
 def prune(work_pool: str, declared: Collection[str]) -> list[str]:

@@ -56,7 +56,7 @@ def alone(folder):
     with exclusive("promotion"):
         log = Path(folder, "log")
         before = log.read_text() if log.exists() else ""
-        time.sleep(2)
+        time.sleep(0.5)
         log.write_text(before + "x")
 
 @flow
@@ -179,14 +179,29 @@ def test_a_run_that_takes_too_long_says_so_and_frees_its_slot(
     assert "exceeded timeout of 2.0 second(s)" in (found.state.message or "")
 
 
-def test_runs_take_turns_where_they_must(folder: Path, prefect_server: str) -> None:
-    with ThreadPoolExecutor() as threads:
+def test_ten_runs_take_turns_where_they_must(folder: Path, prefect_server: str) -> None:
+    with ThreadPoolExecutor(10) as threads:
         runs = [
             threads.submit(lambda: start(folder, prefect_server, "turns").wait(240))
-            for _ in range(3)
+            for _ in range(10)
         ]
-    assert [run.result() for run in runs] == [0, 0, 0]
-    assert (folder / "log").read_text() == "xxx"
+    assert [run.result() for run in runs] == [0] * 10
+    assert (folder / "log").read_text() == "x" * 10
+
+
+def test_no_more_runs_of_a_deployment_start_than_its_limit_when_ten_ask_at_once(
+    prefect_server: str,
+) -> None:
+    def may_start(run: UUID) -> bool:
+        with get_client(sync_client=True) as client:
+            return client.set_flow_run_state(run, Pending()).status == SetStateStatus.ACCEPT
+
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow_from_name("limited")
+        deployment = client.create_deployment(flow, name="limited", concurrency_limit=2)
+        runs = [client.create_flow_run_from_deployment(deployment).id for _ in range(10)]
+    with ThreadPoolExecutor(10) as threads:
+        assert sum(threads.map(may_start, runs)) == 2
 
 
 def test_the_mlflow_runs_of_a_run_that_is_stopped_are_killed(

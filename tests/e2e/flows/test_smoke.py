@@ -1,5 +1,7 @@
 """The smoke flow: it completes where the stack works, and says what doesn't."""
 
+import re
+
 import pytest
 
 from flows.platform import artifact_store
@@ -10,9 +12,12 @@ from tests.e2e.flows.whole_runs import Place, ended, run
 pytestmark = pytest.mark.server
 
 
-def test_it_completes_where_all_works(here: Place) -> None:
+def test_it_completes_where_all_works(here: Place, caplog: pytest.LogCaptureFixture) -> None:
     made = run(smoke)
     assert ended(made)[0] == "Completed"
+    assert any(
+        re.match(r"scheduled for .*Z, started at .*Z: \d+\.\d s later", m) for m in caplog.messages
+    )
     assert (here.folder / "store/smoke" / str(made.id)).read_text() == f"the smoke run {made.id}"
     (experiment,) = [e for e in here.client.search_experiments() if e.name == "smoke"]
     (tracked,) = here.client.search_runs([experiment.experiment_id])

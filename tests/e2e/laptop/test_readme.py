@@ -36,7 +36,8 @@ def commands() -> list[str]:
         for block in blocks
         for line in block.splitlines()
     ]
-    return [line for line in lines if re.match(r"(make|prefect|\.|\.venv/bin/trainyard) ", line)]
+    typed = r"(make|mlflow|prefect|python|\.|\.venv/bin/trainyard) "
+    return [line for line in lines if re.match(typed, line)]
 
 
 def block(language: str, marker: str) -> str:
@@ -108,6 +109,17 @@ def test_a_day_with_the_stack_goes_as_the_readme_says(newcomer: Clone, tmp_path:
     run = left.pop(0)
     assert run == "prefect deployment run taxi-train/taxi-train -p num_trials=5 --watch"
     assert "Completed" in typed(newcomer, shell + run)
+    preview = left.pop(0)
+    assert preview == "prefect work-pool preview trainyard"
+    # what schedules have planned
+    planned = typed(newcomer, f"{shell}COLUMNS=200 {preview} --hours 200")
+    assert "+00:00" in planned
+    assert left.pop(0) == "python -m flows.taxi.train"
+    script = typed(newcomer, f"{shell}python -m flows.taxi.train")
+    assert "Task run 'find-best' - trial " in script
+    assert "Finished in state Completed()" in script
+    assert left.pop(0) == "mlflow experiments search"
+    assert typed(newcomer, f"{shell}mlflow experiments search").count("taxi-train 20") == 3
 
     assert left.pop(0) == "make status"
     assert "running" in typed(newcomer, "make status")

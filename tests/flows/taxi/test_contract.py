@@ -115,6 +115,13 @@ def test_a_row_at_a_bound_is_kept(row: dict[str, Any]) -> None:
     assert rules(row) == []
 
 
+def test_other_bounds_of_duration_are_kept_to() -> None:
+    trips = pl.DataFrame([trip(1), trip(5), trip(60), trip(90), trip(91)])
+    month = check(trips, "2023-01", FILE, max_bad_share=1, durations=(5, 90))
+    assert month.kept["duration"].to_list() == month.course["duration"].to_list() == [5, 60, 90]
+    assert month.counts == {"duration < 5": 1, "duration > 90": 1}
+
+
 def test_a_quarantined_row_is_as_it_came_with_every_column() -> None:
     raw = pl.DataFrame(
         [trip(PULocationID="74", fare=9.5), trip(PULocationID="x", fare=None)]

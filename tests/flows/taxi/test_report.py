@@ -46,6 +46,7 @@ def page(
         valid=valid or month("2023-02", 20),
         valid_rows="v",
         holdout=HOLDOUT,
+        durations=(1, 60),
         transformer="t",
         train_features="f",
         valid_features="f",

@@ -50,6 +50,12 @@ def test_a_month_that_is_not_after_the_training_month_is_refused(valid: str) -> 
         taxi_train.validate_parameters({"train_month": "2023-03", "valid_month": valid})
 
 
+def test_the_longest_trip_is_longer_than_the_shortest() -> None:
+    with pytest.raises(ParameterTypeError, match="y_max 5 is not above y_min 5"):
+        taxi_train.validate_parameters({"y_min": 5, "y_max": 5})
+    taxi_train.validate_parameters({"y_min": 0.5, "y_max": 90})
+
+
 def test_a_run_and_all_that_waits_in_it_have_an_end() -> None:
     assert taxi_train.timeout_seconds
     parts = {

@@ -16,7 +16,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from tests.conftest import ROOT
 from tests.trainyard.prefect.projects import Project
 from trainyard.contract.outputs import ProcessWorkPool, StackOutputs, deploy_environment
-from trainyard.prefect.deploy import declared
+from trainyard.prefect.deploy import declared, order_queues
 from trainyard.prefect.register import register
 
 pytestmark = pytest.mark.server
@@ -71,6 +71,16 @@ def test_a_stack_decides_whether_schedules_start_runs_and_on_which_data(
         deployment = deployed(stack)
         assert [schedule.active for schedule in deployment.schedules] == [active]
         assert deployment.parameters["data"] == data
+
+
+def test_the_pools_queues_have_the_order_of_the_file(laptop: StackOutputs) -> None:
+    pool = laptop.work_pool.name
+    for order in (["default", "ml-training"], ["urgent", "ml-training", "default"]):
+        order_queues(pool, order)
+        order_queues(pool, order)
+        with get_client(sync_client=True) as client:
+            queues = client.read_work_queues(work_pool_name=pool)
+        assert [q.name for q in sorted(queues, key=lambda q: q.priority or 0)] == order
 
 
 # --- prune ----------------------------------------------------------------------------------------
