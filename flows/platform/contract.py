@@ -1,5 +1,7 @@
 """Sort the rows of a file by a schema: those that keep to it, and what is wrong with the others."""
 
+from collections.abc import Mapping
+
 import dataframely as dy
 import polars as pl
 
@@ -53,16 +55,36 @@ def sort_rows(
     counts = dict(
         bad["rule"].value_counts().sort("count", "rule", descending=[True, False]).iter_rows()
     )
-    if bad.height > max_bad_share * rows.height:
-        raise ContractError(
-            f"{file}: {bad.height:,} of {rows.height:,} rows can't be used "
-            f"({bad.height / rows.height:.1%}, the limit is {max_bad_share:.1%}): "
-            f"{listed(counts)}; correct the file, or raise the limit if it is right as it is"
-        )
+    advice = "correct the file, or raise the limit if it is right as it is"
+    require_few_bad(counts, rows.height, max_bad_share, file, advice)
     return good, bad, counts
 
 
-def listed(counts: dict[str, int]) -> str:
+def require_few_bad(
+    counts: Mapping[str, int], rows: int, max_bad_share: float, source: str, advice: str
+) -> None:
+    """Refuse data with a greater share of bad rows; `counts` has them by rule.
+
+    Raises:
+        ContractError: it has.
+    """
+    bad = sum(counts.values())
+    if bad > max_bad_share * rows:
+        raise ContractError(
+            f"{source}: {bad:,} of {rows:,} rows can't be used ({bad / rows:.1%}, the limit is "
+            f"{max_bad_share:.1%}): {listed(counts)}; {advice}"
+        )
+
+
+def unreadable(values: Mapping[str, pl.Expr]) -> pl.Expr:
+    """A row's fault: the first column that has something from which its value can't be read."""
+    return pl.coalesce(
+        pl.when(pl.col(name).is_not_null() & value.is_null()).then(pl.lit(f"{name} unreadable"))
+        for name, value in values.items()
+    )
+
+
+def listed(counts: Mapping[str, int]) -> str:
     """Rules with the rows that break each, for messages."""
     return ", ".join(f"{rule} ({count:,})" for rule, count in counts.items())
 
