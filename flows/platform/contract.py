@@ -10,7 +10,7 @@ class ContractError(ValueError):
     """Data that must not be used: the message names the file, the fault and what to do."""
 
 
-class Numbered(dy.Schema):
+class _Numbered(dy.Schema):
     """What `sort_rows` carries along beside a row's own columns."""
 
     row = dy.UInt32()
@@ -19,13 +19,14 @@ class Numbered(dy.Schema):
 
 
 def sort_rows(
-    schema: type[Numbered], rows: pl.DataFrame, file: str, max_bad_share: float
+    schema: type[dy.Schema], rows: pl.DataFrame, file: str, max_bad_share: float
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
     """Sort rows into those that satisfy a schema and the others.
 
     Args:
         schema: the rules.
-        rows: with the columns of `schema`, whose order is the one that rules are asked in.
+        rows: with the columns of `schema`, whose order is the one that rules are asked in; `row`,
+            the number of each; and `fault`, what is wrong with it before any rule is asked.
         file: the file's name, for messages.
         max_bad_share: the share of bad rows, 0 to 1, beyond which the file is refused.
 
@@ -36,7 +37,8 @@ def sort_rows(
     Raises:
         ContractError: more bad rows than `max_bad_share`.
     """
-    good, failure = schema.filter(rows)
+    numbered: type[dy.Schema] = type(schema.__name__, (schema, _Numbered), {})
+    good, failure = numbered.filter(rows)
     broken = failure.details()
     # in the order of the columns: a missing timestamp counts before the duration it leaves missing
     rules = [
@@ -57,7 +59,7 @@ def sort_rows(
     )
     advice = "correct the file, or raise the limit if it is right as it is"
     require_few_bad(counts, rows.height, max_bad_share, file, advice)
-    return good, bad, counts
+    return good.select(schema.column_names()), bad, counts
 
 
 def require_few_bad(

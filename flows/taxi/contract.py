@@ -12,7 +12,7 @@ import polars as pl
 from upath import UPath
 
 from flows.platform.artifact_store import ArtifactStoreError, parquet_outline, read_parquet
-from flows.platform.contract import ContractError, Numbered, lossless, sort_rows
+from flows.platform.contract import ContractError, lossless, sort_rows
 from flows.taxi.months import parse_month
 
 logger = logging.getLogger(__name__)
@@ -166,21 +166,22 @@ def check(raw: pl.DataFrame, month: str, file: str, max_bad_share: float) -> Che
     trips = conform(raw, file).with_row_index("row")
     faults = trips.with_columns(fault=pl.col("unreadable") + " unreadable").drop("unreadable")
     good, bad, counts = sort_rows(_trips_of(month), faults, file, max_bad_share)
-    columns = Trips.column_names()
     return CheckedMonth(
         rows_read=raw.height,
-        kept=good.select(columns),
+        kept=good,
         quarantined=raw[bad["row"]].with_columns(bad["rule"]),
         counts=counts,
-        course=trips.select(columns).drop_nulls().filter(pl.col("duration").is_between(1, 60)),
+        course=trips.select(Trips.column_names())
+        .drop_nulls()
+        .filter(pl.col("duration").is_between(1, 60)),
     )
 
 
-def _trips_of(month: str) -> type[Numbered]:
-    """Return `Trips` with pickups in `month` only, as `sort_rows` takes it."""
+def _trips_of(month: str) -> type[Trips]:
+    """Return `Trips` with pickups in `month` only."""
     first, following = parse_month(month)
 
-    class TripsOfMonth(Trips, Numbered):
+    class TripsOfMonth(Trips):
         lpep_pickup_datetime = dy.Datetime(min=first, max_exclusive=following)
 
     return TripsOfMonth

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import dataframely as dy
 import polars as pl
 
-from flows.platform.contract import Numbered, lossless, require_few_bad, sort_rows, unreadable
+from flows.platform.contract import lossless, require_few_bad, sort_rows, unreadable
 
 # Euros for one unit of each currency.
 RATES = {"EUR": 1.0, "USD": 0.92}
@@ -39,10 +39,6 @@ class Transactions(Sent):
     foreign = dy.Bool()
     hour = dy.Int64()
     weekday = dy.Int64()
-
-
-class NumberedTransactions(Transactions, Numbered):
-    """As `sort_rows` takes them."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +71,10 @@ def augment(transactions: Sequence[object]) -> Checked:
         hour=pl.col("created_at").dt.hour().cast(pl.Int64),
         weekday=pl.col("created_at").dt.weekday().cast(pl.Int64),
     )
-    good, bad, _ = sort_rows(NumberedTransactions, rows, "a page", max_bad_share=1)
+    good, bad, _ = sort_rows(Transactions, rows, "a page", max_bad_share=1)
     # in the order of ids: two runs that write at once don't wait for each other in a circle
-    newest = good.sort("id", "updated_at").unique("id", keep="last", maintain_order=True)
     return Checked(
-        rows=newest.select(Transactions.column_names()),
+        rows=good.sort("id", "updated_at").unique("id", keep="last", maintain_order=True),
         broken={repr(transactions[row]): rule for row, rule in bad.iter_rows()},
     )
 
