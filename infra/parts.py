@@ -16,9 +16,6 @@ from infra.components.flow_runs import FlowRuns, FlowRunsArgs
 from infra.components.flows_database import FlowsDatabase, FlowsDatabaseArgs
 from infra.components.observability import (
     NEW_CHAMPION,
-    RUN_FAILED,
-    RUN_MARKED_CRASHED,
-    RUN_REPORTED_CRASHED,
     Observability,
     ObservabilityArgs,
     database_alarms,
@@ -37,6 +34,12 @@ from infra.components.worker import Worker, WorkerArgs
 from infra.settings import Settings
 from infra.site import Site, own_prefect, own_tracking
 from trainyard.contract.naming import OUTPUTS
+from trainyard.contract.run_states import (
+    LOG_CRASHED,
+    LOG_FAILED,
+    LOG_FOUND_CRASHED,
+    LOG_TASK_GONE,
+)
 
 
 def artifact_store(site: Site) -> ArtifactStore:
@@ -281,9 +284,12 @@ def watch(
         site.opts,
     )
     flow_log, worker_log = flow_runs.log_group_name, services["worker"].task.log_group_name
-    observability.count("RunsFailed", flow_log, "failed", RUN_FAILED)
-    observability.count("RunsCrashed", flow_log, "crashed", RUN_REPORTED_CRASHED)
-    observability.count("RunsCrashed", worker_log, "gone", RUN_MARKED_CRASHED)
+    for number, words in enumerate(LOG_FAILED, start=1):
+        observability.count("RunsFailed", flow_log, f"failed-{number}", words)
+    observability.count("RunsCrashed", flow_log, "interrupted", LOG_CRASHED)
+    observability.count("RunsCrashed", flow_log, "crashed", LOG_FOUND_CRASHED)
+    observability.count("RunsCrashed", worker_log, "not-started", LOG_FOUND_CRASHED)
+    observability.count("RunsCrashed", worker_log, "gone", LOG_TASK_GONE)
     observability.count("Champions", flow_log, "champion", NEW_CHAMPION)
     alarms = run_alarms(observability.namespace)
     alarms += observer_alarms(observer.queue_name, observer.dead_letter_name, observer.rule_name)

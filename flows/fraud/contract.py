@@ -1,13 +1,12 @@
 """What training needs from a CSV of transactions, and what becomes of rows that don't have it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import dataframely as dy
 import polars as pl
 
 from flows.fraud.spec import AMOUNT, ID, TARGET
-from flows.platform.contract import Numbered, lossless, sort_rows
+from flows.platform.contract import lossless, sort_rows, unreadable
 from flows.platform.csv_rows import FIRST_LINE, read_rows
 
 MAX_ROWS = 2_000_000
@@ -29,46 +28,24 @@ class Transactions(dy.Schema):
     M3 = dy.String(nullable=True, max_length=100)
 
 
-class NumberedTransactions(Transactions, Numbered):
-    """As `sort_rows` takes them."""
+def check(
+    path: Path, file: str, max_bad_share: float
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
+    """Sort the rows of a local CSV into those that training can use and those that it can't.
 
-
-@dataclass(frozen=True)
-class CheckedFile:
-    """A file's rows after the contract: `rows_read` = rows of `kept` + rows of `quarantined`.
-
-    quarantined: the needed columns as they are written, the line (`row`), and the first rule that
-        each breaks.
-    """
-
-    rows_read: int
-    kept: pl.DataFrame
-    quarantined: pl.DataFrame
-    counts: dict[str, int]
-
-
-def check(path: Path, file: str, max_bad_share: float) -> CheckedFile:
-    """Sort the rows of a CSV into those that training can use and those that it can't.
-
-    Args:
-        path: of a local file.
-        file: its name for messages.
-        max_bad_share: the share of bad rows, 0 to 1, beyond which the file is refused.
+    Returns:
+        The good rows; the bad ones as written, with their line (`row`) and the first `rule` that
+        each breaks; and these by rule.
 
     Raises:
         ContractError: the file is no such CSV, or has more bad rows than `max_bad_share`.
     """
-    columns = Transactions.column_names()
-    raw = read_rows(path, file, columns, MAX_ROWS)
+    raw = read_rows(path, file, Transactions.column_names(), MAX_ROWS)
     types = {name: Transactions.columns()[name].dtype for name in (ID, TARGET, AMOUNT)}
     values = {name: lossless(pl.col(name), pl.String(), dtype) for name, dtype in types.items()}
-    faults = [
-        pl.when(pl.col(name).is_not_null() & value.is_null()).then(pl.lit(f"{name} unreadable"))
-        for name, value in values.items()
-    ]
     again = pl.col(ID).is_not_null() & ~pl.col(ID).is_first_distinct()
-    faults.append(pl.when(again).then(pl.lit(f"{ID} repeated")))
-    rows = raw.with_columns(fault=pl.coalesce("fault", *faults), **values)
-    good, bad, counts = sort_rows(NumberedTransactions, rows, file, max_bad_share)
+    repeated = pl.when(again).then(pl.lit(f"{ID} repeated"))
+    rows = raw.with_columns(fault=pl.coalesce("fault", unreadable(values), repeated), **values)
+    good, bad, counts = sort_rows(Transactions, rows, file, max_bad_share)
     quarantined = raw.drop("fault")[bad["row"] - FIRST_LINE].with_columns(bad["rule"])
-    return CheckedFile(raw.height, good.select(columns), quarantined, counts)
+    return good, quarantined, counts

@@ -1,9 +1,9 @@
 """What `flows.lifecycle` has to know of the fraud model: its columns, metrics and costs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import polars as pl
 
 from flows.lifecycle.spec import Metric, ModelSpec, Values, pandas_frame
@@ -49,18 +49,14 @@ def cost(true: Values, answers: Values) -> float:
     return float(missed * MISSED_FRAUD + alarms * FALSE_ALARM) / len(true)
 
 
-def caught(true: Values, answers: Values) -> float:
-    """The share of the frauds that is flagged: the confusion matrix's one row."""
-    return float(answers[true == 1, FLAG].mean()) if true.any() else np.nan
+def flagged(kind: int) -> Callable[[Values, Values], float]:
+    """The share of the honest (0) or fraudulent (1) that is flagged: a row of the confusion."""
 
+    def share(true: Values, answers: Values) -> float:
+        flags = answers[true == kind, FLAG]
+        return float(flags.mean()) if len(flags) else np.nan
 
-def false_alarms(true: Values, answers: Values) -> float:
-    """The share of the honest transactions that is flagged: its other row."""
-    return float(answers[true == 0, FLAG].mean()) if not true.all() else np.nan
-
-
-def model_input(rows: pl.DataFrame) -> pd.DataFrame:
-    return pandas_frame(rows.select(*CATEGORIES, AMOUNT))
+    return share
 
 
 SPEC = ModelSpec(
@@ -73,17 +69,17 @@ SPEC = ModelSpec(
         Metric("pr_auc", "", higher_is_better=True, score=pr_auc),
         Metric("roc_auc", "", higher_is_better=True, score=roc_auc),
         Metric("cost", "$ per transaction", higher_is_better=False, score=cost),
-        Metric("frauds_caught", "", higher_is_better=True, score=caught),
-        Metric("false_alarms", "", higher_is_better=False, score=false_alarms),
+        Metric("frauds_caught", "", higher_is_better=True, score=flagged(1)),
+        Metric("false_alarms", "", higher_is_better=False, score=flagged(0)),
     ),
     target=TARGET,
-    model_input=model_input,
+    model_input=lambda rows: pandas_frame(rows.select(*CATEGORIES, AMOUNT)),
     row_error=lambda true, answers: np.abs(true - answers[:, SCORE]),
     answer=answer,
     limits={"roc_auc": 0.6},
     segments={"product": pl.col("ProductCD"), "card": pl.col("card4")},
     trusted_types=(
-        "flows.fraud.model.FilledCategories",
+        "flows.fraud.model.filled",
         "xgboost.core.Booster",
         "xgboost.sklearn.XGBClassifier",
     ),

@@ -1,7 +1,7 @@
 """The tasks of training a fraud classifier: each wraps the work of a module beside this one.
 
-`model` (scikit-learn, XGBoost) and matplotlib are imported where they are used: a run starts, and
-stops at bad data, without waiting for them.
+`model` (scikit-learn, XGBoost) is imported where it is used: a run starts, and stops at bad data,
+without waiting for it.
 """
 
 import asyncio
@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import mlflow
 import polars as pl
-from prefect import get_run_logger, task
-from prefect.artifacts import create_table_artifact
+from prefect import task
 from pydantic import BaseModel
 
 from flows.fraud import contract, source
@@ -25,23 +24,13 @@ from flows.platform.artifact_store import (
     sha256,
     write_parquet,
 )
-from flows.platform.contract import ContractError, listed
+from flows.platform.contract import ContractError
+from flows.platform.quarantine import KeptFile, keep_rows, report_quarantine
 from flows.platform.task_options import PERSISTED, RETRIED, WAITS
 from flows.platform.tracking import TRAINING, XGBOOST, Experiment, log_pipeline, tracked_run
 
 FEWEST = 20
 """Frauds, and honest transactions, to train on and to compare on: of fewer, luck decides."""
-
-
-class LoadedFile(BaseModel):
-    """A CSV after the contract; the URIs are in the artifact store."""
-
-    file: str
-    sha256: str
-    kept: str
-    quarantine: str
-    counts: dict[str, int]
-    """Rows quarantined by rule."""
 
 
 class Dataset(BaseModel):
@@ -59,51 +48,32 @@ def find_files(data_path: str, store: str) -> list[str]:
 
 
 @task(task_run_name="load-data", **RETRIED | {"retries": 5}, **PERSISTED, timeout_seconds=1800)
-async def load_data(file: str, max_bad_share: float, workspace: str) -> LoadedFile:
+async def load_data(file: str, max_bad_share: float, workspace: str) -> KeptFile:
     """Sort a CSV's rows into kept and quarantined ones, while other files are loaded too."""
     return await asyncio.to_thread(_load, file, max_bad_share, workspace)
 
 
-def _load(file: str, max_bad_share: float, workspace: str) -> LoadedFile:
+def _load(file: str, max_bad_share: float, workspace: str) -> KeptFile:
     path = artifact_path(file)
     with local_file(path) as local:
-        checked = contract.check(local, file, max_bad_share)
+        rows = contract.check(local, file, max_bad_share)
         digest = sha256(artifact_path(str(local)))
-    kept, quarantine = (
-        artifact_path(workspace, part, f"{path.stem}.parquet") for part in ("kept", "quarantine")
-    )
-    write_parquet(checked.kept, kept)
-    if checked.counts:
-        write_parquet(checked.quarantined, quarantine)
-    get_run_logger().info(
-        "%s: %s rows read, %s kept; quarantined: %s",
-        path.name,
-        f"{checked.rows_read:,}",
-        f"{checked.kept.height:,}",
-        listed(checked.counts) or "none",
-    )
-    return LoadedFile(
-        file=file, sha256=digest, kept=str(kept), quarantine=str(quarantine), counts=checked.counts
-    )
+    return keep_rows(file, digest, *rows, workspace, path.stem)
 
 
 @task(task_run_name="split-data", **RETRIED, **PERSISTED, **WAITS)
-def split_data(data_path: str, files: Sequence[LoadedFile], store: str, workspace: str) -> Dataset:
+def split_data(data_path: str, files: Sequence[KeptFile], store: str, workspace: str) -> Dataset:
     """Hold out a fifth of the transactions, by their TransactionID, and count the quarantined."""
-    create_table_artifact(
-        key="fraud-quarantine",
-        table=[
-            {"file": file.file, "rule": rule, "rows": rows, "quarantine": file.quarantine}
-            for file in files
-            for rule, rows in file.counts.items()
-        ],
-        description="Rows that training can't use, and the first rule that each breaks",
-    )
+    report_quarantine("fraud-quarantine", files)
     rows = pl.concat(read_parquet(artifact_path(file.kept)) for file in files)
     if twice := rows.height - rows[ID].n_unique():
         raise ContractError(
             f"{data_path}: {twice:,} TransactionIDs are in two of its files; keep each in one"
         )
+    digest = hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()
+    first = artifact_path(files[0].file)
+    uri = str(first if len(files) == 1 else first.parent)
+    seen = SeenData(name="transactions", sha256=digest, uri=uri, rows=len(rows), held_out_by=[ID])
     unseen = held_out(rows.select(ID))
     parts = train, holdout = rows.filter(~unseen), rows.filter(unseen)
     if min(int((part[TARGET] == kind).sum()) for part in parts for kind in (0, 1)) < FEWEST:
@@ -113,13 +83,8 @@ def split_data(data_path: str, files: Sequence[LoadedFile], store: str, workspac
         )
     path = artifact_path(workspace, "train.parquet")
     write_parquet(train, path)
-    digest = hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()
-    first = artifact_path(files[0].file)
-    uri = str(first if len(files) == 1 else first.parent)
-    seen = SeenData(name="transactions", sha256=digest, uri=uri, rows=len(rows), held_out_by=[ID])
-    return Dataset(
-        train=str(path), seen=seen, holdout=keep_holdout(holdout, SPEC.name, store, seen)
-    )
+    kept = keep_holdout(holdout, SPEC.name, store, seen)
+    return Dataset(train=str(path), seen=seen, holdout=kept)
 
 
 @task(task_run_name="train-xgb", **PERSISTED, timeout_seconds=3600)
@@ -140,10 +105,10 @@ def train_xgb(experiment: Experiment, dataset: Dataset, version: str, stage: str
             experiment,
             run_id,
             model,
-            example=SPEC.model_input(rows.head(5)),
-            trusted_types=SPEC.trusted_types,
-            packages=["numpy", "pandas", "polars", "scikit-learn", "skops", XGBOOST],
-            figures={"confusion.png": confusion(unseen[TARGET].to_numpy(), flags)},
+            SPEC.model_input(rows.head(5)),
+            SPEC.trusted_types,
+            ["numpy", "pandas", "polars", "scikit-learn", "skops", XGBOOST],
+            {"confusion.png": confusion(unseen[TARGET].to_numpy(), flags)},
         ),
         description=f"{version} for {stage}: XGBoost on {len(rows):,} transactions, flags from a "
         f"score of {model.threshold:.3f}",

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from flows.fraud.spec import PLACE
 from flows.fraud.tasks import find_files, load_data, split_data, train_xgb
-from flows.lifecycle.tasks import release, run_workspace, start_experiment
+from flows.lifecycle.tasks import APPROVAL_TIMEOUT, release, run_workspace, start_experiment
 from flows.platform.address import Address
 from flows.platform.run_info import end_killed_attempts
 from flows.platform.settings import load_settings
@@ -19,7 +19,7 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,50}$")]
 @flow(
     name="fraud-train",
     flow_run_name="{version} {stage}",
-    timeout_seconds=2 * 3600,
+    timeout_seconds=APPROVAL_TIMEOUT + 2 * 3600,  # with the wait for a person's yes
     result_serializer="json",
 )
 async def fraud_train(
@@ -27,6 +27,7 @@ async def fraud_train(
     version: Label,
     stage: Label,
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.05,
+    approval: bool = False,
 ) -> None:
     """Train a fraud classifier, and promote it if it beats the champion.
 
@@ -36,6 +37,7 @@ async def fraud_train(
         version: the owner's name for it, like 1.0.1: a tag of the registered version.
         stage: what it is meant for, like prod: another tag.
         max_bad_share: a file with a greater share of unusable rows stops the run.
+        approval: wait for a person's yes before it is promoted.
     """
     store, workspace = load_settings().artifact_store, run_workspace()
     end_killed_attempts()
@@ -46,8 +48,4 @@ async def fraud_train(
     dataset = split_data(data_path, loaded, store, workspace)
 
     model = train_xgb(experiment, dataset, version, stage)
-    release(PLACE, experiment, model)
-
-
-if __name__ == "__main__":
-    asyncio.run(fraud_train("synthetic", version="1.0.1", stage="dev"))
+    release(PLACE, experiment, model, approval=approval)

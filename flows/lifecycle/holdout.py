@@ -99,6 +99,14 @@ def keep_holdout(rows: pl.DataFrame, model: str, store: str, data: SeenData) -> 
     )
 
 
+def hold_out(
+    rows: pl.DataFrame, model: str, store: str, data: SeenData
+) -> tuple[pl.DataFrame, Holdout]:
+    """Split rows into those to fit to, and the others, which are kept as `keep_holdout` says."""
+    unseen = held_out(rows.select(data.held_out_by))
+    return rows.filter(~unseen), keep_holdout(rows.filter(unseen), model, store, data)
+
+
 def load_holdout(holdout: Holdout) -> pl.DataFrame:
     """Read held-out rows, if they are still those that were recorded.
 

@@ -13,9 +13,10 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.exceptions import FlowPauseTimeout
-from prefect.flow_runs import pause_flow_run
+from prefect.flow_runs import apause_flow_run
 from prefect.input import RunInput
 from prefect.states import Running
+from prefect.utilities.asyncutils import run_coro_as_sync
 from pydantic import BaseModel
 
 from flows.lifecycle import benchmarks, card, gate, history
@@ -145,9 +146,12 @@ def ask(
     shown = card.render(spec, lineage, verdict, measured)
     get_run_logger().info("waits for a person's yes: %s", lineage.flow_run_url)
     try:
-        answer = pause_flow_run(
-            wait_for_input=Approval.with_initial_data(description=shown, promote=True),
-            timeout=APPROVAL_TIMEOUT,
+        # in a loop of its own: of an async flow, Prefect's pause would be a coroutine
+        answer: Approval = run_coro_as_sync(
+            apause_flow_run(
+                wait_for_input=Approval.with_initial_data(description=shown, promote=True),
+                timeout=APPROVAL_TIMEOUT,
+            )
         )
     except FlowPauseTimeout:
         # without force Prefect fails a run that leaves a pause too late, whatever comes of it

@@ -1,5 +1,7 @@
 """Sort the rows of a file by a schema: those that keep to it, and what is wrong with the others."""
 
+from collections.abc import Mapping
+
 import dataframely as dy
 import polars as pl
 
@@ -8,7 +10,7 @@ class ContractError(ValueError):
     """Data that must not be used: the message names the file, the fault and what to do."""
 
 
-class Numbered(dy.Schema):
+class _Numbered(dy.Schema):
     """What `sort_rows` carries along beside a row's own columns."""
 
     row = dy.UInt32()
@@ -17,13 +19,14 @@ class Numbered(dy.Schema):
 
 
 def sort_rows(
-    schema: type[Numbered], rows: pl.DataFrame, file: str, max_bad_share: float
+    schema: type[dy.Schema], rows: pl.DataFrame, file: str, max_bad_share: float
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
     """Sort rows into those that satisfy a schema and the others.
 
     Args:
         schema: the rules.
-        rows: with the columns of `schema`, whose order is the one that rules are asked in.
+        rows: with the columns of `schema`, whose order is the one that rules are asked in; `row`,
+            the number of each; and `fault`, what is wrong with it before any rule is asked.
         file: the file's name, for messages.
         max_bad_share: the share of bad rows, 0 to 1, beyond which the file is refused.
 
@@ -34,7 +37,8 @@ def sort_rows(
     Raises:
         ContractError: more bad rows than `max_bad_share`.
     """
-    good, failure = schema.filter(rows)
+    numbered: type[dy.Schema] = type(schema.__name__, (schema, _Numbered), {})
+    good, failure = numbered.filter(rows)
     broken = failure.details()
     # in the order of the columns: a missing timestamp counts before the duration it leaves missing
     rules = [
@@ -53,16 +57,36 @@ def sort_rows(
     counts = dict(
         bad["rule"].value_counts().sort("count", "rule", descending=[True, False]).iter_rows()
     )
-    if bad.height > max_bad_share * rows.height:
+    advice = "correct the file, or raise the limit if it is right as it is"
+    require_few_bad(counts, rows.height, max_bad_share, file, advice)
+    return good.select(schema.column_names()), bad, counts
+
+
+def require_few_bad(
+    counts: Mapping[str, int], rows: int, max_bad_share: float, source: str, advice: str
+) -> None:
+    """Refuse data with a greater share of bad rows; `counts` has them by rule.
+
+    Raises:
+        ContractError: it has.
+    """
+    bad = sum(counts.values())
+    if bad > max_bad_share * rows:
         raise ContractError(
-            f"{file}: {bad.height:,} of {rows.height:,} rows can't be used "
-            f"({bad.height / rows.height:.1%}, the limit is {max_bad_share:.1%}): "
-            f"{listed(counts)}; correct the file, or raise the limit if it is right as it is"
+            f"{source}: {bad:,} of {rows:,} rows can't be used ({bad / rows:.1%}, the limit is "
+            f"{max_bad_share:.1%}): {listed(counts)}; {advice}"
         )
-    return good, bad, counts
 
 
-def listed(counts: dict[str, int]) -> str:
+def unreadable(values: Mapping[str, pl.Expr]) -> pl.Expr:
+    """A row's fault: the first column that has something from which its value can't be read."""
+    return pl.coalesce(
+        pl.when(pl.col(name).is_not_null() & value.is_null()).then(pl.lit(f"{name} unreadable"))
+        for name, value in values.items()
+    )
+
+
+def listed(counts: Mapping[str, int]) -> str:
     """Rules with the rows that break each, for messages."""
     return ", ".join(f"{rule} ({count:,})" for rule, count in counts.items())
 

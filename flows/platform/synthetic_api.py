@@ -53,3 +53,13 @@ def serving(answer: Callable[[str], Answer]) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
+
+
+@contextmanager
+def api_at(api: str, synthetic: Callable[[], Callable[[str], Answer]]) -> Iterator[str]:
+    """An API's address. `synthetic` stands for the one that is made here, until the block ends."""
+    if api != "synthetic":
+        yield api.rstrip("/")
+        return
+    with serving(synthetic()) as url:
+        yield url

@@ -1,19 +1,26 @@
 """Ask for the stars of GitHub repositories: a task called in a loop, several at once."""
 
 import json
-from contextlib import ExitStack
 
 import httpx
 from prefect import flow, task, unmapped
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import BaseModel
 
-from flows.platform.synthetic_api import Answer, serving
+from flows.platform.api_client import ApiClient
+from flows.platform.synthetic_api import Answer, api_at
 from flows.platform.task_options import RETRIED
 
 REPOSITORIES = ["PrefectHQ/prefect", "mlflow/mlflow", "pola-rs/polars", "pulumi/pulumi"]
 # What the synthetic API knows; GitHub is asked with api="https://api.github.com".
 KNOWN = dict(zip(REPOSITORIES, (22_000, 24_000, 36_000, 24_500), strict=True))
+
+
+class Repository(BaseModel):
+    """What GitHub says of one."""
+
+    stargazers_count: int
 
 
 @flow(
@@ -28,8 +35,7 @@ def stars(repositories: list[str] = REPOSITORIES, api: str = "synthetic") -> Non
         repositories: such as `PrefectHQ/prefect`.
         api: the address of GitHub's, or `synthetic`: one of the run's own.
     """
-    with ExitStack() as stack:
-        url = stack.enter_context(serving(synthetic)) if api == "synthetic" else api.rstrip("/")
+    with api_at(api, lambda: synthetic) as url:
         counts = get_stars.map(unmapped(url), repositories).result()
     found = sorted(zip(counts, repositories, strict=True), reverse=True)
     create_markdown_artifact(
@@ -44,13 +50,11 @@ def stars(repositories: list[str] = REPOSITORIES, api: str = "synthetic") -> Non
 @task(
     task_run_name="stars-of-{repository}",
     **{**RETRIED, "retry_delay_seconds": 5},
-    timeout_seconds=60,
+    timeout_seconds=300,
 )
 def get_stars(api: str, repository: str) -> int:
-    answer = httpx.get(f"{api}/repos/{repository}", timeout=10, follow_redirects=True)
-    if answer.status_code == 404:  # it stays away, however often it is asked for
-        raise ValueError(f"{api} has no repository {repository!r}: write owner/name")
-    return int(answer.raise_for_status().json()["stargazers_count"])
+    with httpx.Client(base_url=api, timeout=10, follow_redirects=True) as http:
+        return ApiClient(http).get(f"/repos/{repository}", Repository).stargazers_count
 
 
 def synthetic(path: str) -> Answer:

@@ -12,7 +12,7 @@ import polars as pl
 from upath import UPath
 
 from flows.platform.artifact_store import ArtifactStoreError, parquet_outline, read_parquet
-from flows.platform.contract import ContractError, Numbered, lossless, sort_rows
+from flows.platform.contract import ContractError, lossless, sort_rows
 from flows.taxi.months import parse_month
 
 logger = logging.getLogger(__name__)
@@ -185,11 +185,11 @@ def check(
     )
 
 
-def _trips_of(month: str, durations: tuple[float, float]) -> type[Numbered]:
-    """Return `Trips` of a month and of some durations only, as `sort_rows` takes it."""
+def _trips_of(month: str, durations: tuple[float, float]) -> type[Trips]:
+    """Return `Trips` of a month and of some durations only."""
     first, following = parse_month(month)
 
-    class TripsOfMonth(Trips, Numbered):
+    class TripsOfMonth(Trips):
         lpep_pickup_datetime = dy.Datetime(min=first, max_exclusive=following)
         duration = dy.Float64(min=durations[0], max=durations[1])
 

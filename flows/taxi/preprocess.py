@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 import polars as pl
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_table_artifact
+from prefect import flow, task
 from prefect.concurrency.sync import concurrency
 
 from flows.lifecycle.holdout import Holdout, held_out, keep_holdout
@@ -17,6 +16,7 @@ from flows.platform.artifact_store import (
     write_parquet,
 )
 from flows.platform.contract import ContractError
+from flows.platform.quarantine import keep_rows, report_quarantine
 from flows.platform.task_options import PERSISTED, PERSISTED_BY_WORKSPACE, RETRIED, WAITS
 from flows.taxi import contract
 from flows.taxi.report import Dataset, PreparedMonth
@@ -37,7 +37,7 @@ def preprocess(
     train, valid = (
         prepare_month(data, month, durations, max_bad_share, store, workspace) for month in months
     )
-    report_quarantine([train, valid])
+    report_bad_rows([train, valid])
     valid_rows, holdout = hold_out(valid, store, workspace)
     transformer = fit_transformer(train, workspace)
     train_features, valid_features = (
@@ -75,46 +75,23 @@ def prepare_month(
             f"{path}: none of its {checked.rows_read:,} rows can be used "
             f"({', '.join(checked.counts)}); correct the file, or choose another month"
         )
-    kept, course, quarantine = (
-        artifact_path(workspace, part, f"{month}.parquet")
-        for part in ("kept", "course", "quarantine")
-    )
-    write_parquet(checked.kept, kept)
+    rows = checked.kept, checked.quarantined, checked.counts
+    file = keep_rows(str(path), sha256(path), *rows, workspace, month)
+    course = artifact_path(workspace, "course", f"{month}.parquet")
     write_parquet(checked.course, course)
-    if checked.counts:
-        write_parquet(checked.quarantined, quarantine)
-    get_run_logger().info(
-        "%s: %s rows read, %s kept, %s quarantined",
-        month,
-        checked.rows_read,
-        checked.kept.height,
-        checked.quarantined.height,
-    )
     return PreparedMonth(
+        **file.model_dump(),
         month=month,
-        raw=str(path),
-        kept=str(kept),
         course=str(course),
-        quarantine=str(quarantine) if checked.counts else None,
         rows_read=checked.rows_read,
         rows_kept=checked.kept.height,
-        counts=checked.counts,
-        sha256=sha256(path),
     )
 
 
 @task(task_run_name="report-quarantine", **WAITS)
-def report_quarantine(months: Sequence[PreparedMonth]) -> None:
+def report_bad_rows(months: Sequence[PreparedMonth]) -> None:
     """Count the quarantined rows by month and rule, as a table in Prefect."""
-    create_table_artifact(
-        key="taxi-quarantine",
-        table=[
-            {"month": month.month, "rule": rule, "rows": rows, "file": month.quarantine}
-            for month in months
-            for rule, rows in month.counts.items()
-        ],
-        description="Rows that training can't use, and the first rule that each breaks",
-    )
+    report_quarantine("taxi-quarantine", months)
 
 
 @task(task_run_name="hold-out", **PERSISTED_BY_WORKSPACE, **WAITS)

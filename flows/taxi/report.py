@@ -4,23 +4,16 @@ from pydantic import BaseModel
 
 from flows.lifecycle.gate import Verdict
 from flows.lifecycle.holdout import Holdout, SeenData
+from flows.platform.quarantine import KeptFile
 
 
-class PreparedMonth(BaseModel):
-    """A month after the contract; the URIs are in the artifact store."""
+class PreparedMonth(KeptFile):
+    """A month after the contract."""
 
     month: str
-    raw: str
-    kept: str
     course: str
-    quarantine: str | None
-    """None if no row was quarantined."""
     rows_read: int
     rows_kept: int
-    counts: dict[str, int]
-    """Rows quarantined by rule."""
-    sha256: str = ""
-    """Of the raw file."""
 
     @property
     def rows_quarantined(self) -> int:
@@ -33,7 +26,7 @@ class PreparedMonth(BaseModel):
         return SeenData(
             name=name,
             sha256=self.sha256,
-            uri=self.raw,
+            uri=self.file,
             rows=self.rows_kept,
             held_out_by=held_out_by,
         )

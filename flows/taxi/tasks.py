@@ -214,7 +214,7 @@ def _data(dataset: Dataset) -> dict[str, InputData]:
 
     def read_by(month: PreparedMonth) -> InputData:
         name = f"green_tripdata {month.month}"
-        return InputData(name=name, sha256=month.sha256, uri=month.raw, rows=month.rows_read)
+        return InputData(name=name, sha256=month.sha256, uri=month.file, rows=month.rows_read)
 
     return {TRAINING: read_by(dataset.train), VALIDATION: read_by(dataset.valid)}
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 import sqlalchemy as sa
@@ -13,28 +13,22 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from flows.platform.artifact_store import artifact_path
-from flows.platform.settings import DATABASE, SettingsError
+from flows.platform.settings import DATABASE, SettingsError, load_settings
 from flows.transactions.contract import Transactions
+from flows.transactions.snapshots import last_snapshot, read_snapshot
 
+# of those that Prefect brings along, which are async
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-TYPES: dict[object, Any] = {
-    pl.String: sa.String,
-    pl.Float64: sa.Double,
-    pl.Int64: sa.BigInteger,
-    pl.Boolean: sa.Boolean,
-    pl.Datetime: sa.DateTime,
-}
+TYPES = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLite takes them too
 SCHEMA = Transactions.create_empty().schema
 TABLE = sa.Table(
     "transactions",
     sa.MetaData(),
-    *(
-        sa.Column(name, TYPES[dtype.base_type()], primary_key=name == "id", nullable=False)
-        for name, dtype in SCHEMA.items()
-    ),
+    *Transactions.to_sqlalchemy_columns(TYPES),
+    sa.PrimaryKeyConstraint("id"),
 )
-ROWS_AT_ONCE = 20_000
+Found = TypeVar("Found")
 
 
 class Database:
@@ -42,48 +36,57 @@ class Database:
 
     def __init__(self, engine: AsyncEngine, runner: asyncio.Runner) -> None:
         self._engine, self._runner = engine, runner
+        try:
+            self._transact(TABLE.metadata.create_all)
+        except (OSError, sa.exc.DBAPIError) as error:
+            fault = getattr(error, "orig", error)
+            raise SettingsError(
+                f"the database {engine.url} can't be used: {fault}; correct {DATABASE}, or see "
+                "whether it is up"
+            ) from error
+
+    def _transact(self, work: Callable[[sa.Connection], Found]) -> Found:
+        async def transact() -> Found:
+            async with self._engine.begin() as connection:
+                return await connection.run_sync(work)
+
+        return self._runner.run(transact())
 
     def upsert(self, rows: pl.DataFrame) -> None:
-        """Write all of `rows` or nothing; over what has the same id, unless that is newer.
-
-        Args:
-            rows: as the contract says; an id may come twice.
-        """
+        """Write all rows or none, over what has the same id unless that is newer."""
         insert = INSERTS[self._engine.dialect.name](TABLE)
         written = insert.on_conflict_do_update(
             index_elements=["id"],
             set_={name: insert.excluded[name] for name in SCHEMA if name != "id"},
             where=insert.excluded.updated_at >= TABLE.c.updated_at,
         )
-
-        async def write() -> None:
-            async with self._engine.begin() as connection:
-                await connection.execute(written, rows.to_dicts())
-
         if not rows.is_empty():
-            self._runner.run(write())
+            self._transact(lambda connection: connection.execute(written, rows.to_dicts()))
 
     def count(self) -> int:
-        async def count() -> int:
-            async with self._engine.connect() as connection:
-                found = await connection.scalar(sa.select(sa.func.count()).select_from(TABLE))
-                return found or 0
-
-        return self._runner.run(count())
+        count = sa.select(sa.func.count()).select_from(TABLE)
+        return self._transact(lambda connection: connection.execute(count).scalar_one())
 
     def read(self) -> pl.DataFrame:
-        """Return all transactions in the order of their ids; the types are the contract's."""
+        """All transactions in the order of their ids."""
+        return self._transact(
+            lambda connection: pl.read_database(
+                sa.select(TABLE), connection, schema_overrides=SCHEMA
+            )
+        ).sort("id")
 
-        async def read() -> list[pl.DataFrame]:
-            async with self._engine.connect() as connection:
-                found = await connection.stream(sa.select(TABLE).order_by(TABLE.c.id))
-                return [
-                    pl.DataFrame([tuple(row) for row in rows], SCHEMA, orient="row")
-                    async for rows in found.partitions(ROWS_AT_ONCE)
-                ]
 
-        # databases differ in how they order text
-        return pl.concat([pl.DataFrame(schema=SCHEMA), *self._runner.run(read())]).sort("id")
+@contextmanager
+def flows_database() -> Iterator[Database]:
+    """The database of the settings, else SQLite. One that is new has the last snapshot's rows."""
+    settings = load_settings()
+    with ExitStack() as stack:
+        url = settings.database or stack.enter_context(embedded(settings.artifact_store))
+        database = stack.enter_context(opened(url))
+        last = last_snapshot(settings.artifact_store)
+        if last and not database.count():
+            database.upsert(read_snapshot(last)[1])
+        yield database
 
 
 @contextmanager
@@ -101,17 +104,9 @@ def opened(url: str) -> Iterator[Database]:
             f"{DATABASE} is no URL of a database: write postgresql://user:password@host/name or "
             "sqlite:////folder/file"
         ) from None
+    engine = create_async_engine(address, connect_args={"timeout": 60})
     with asyncio.Runner() as runner:
-        engine = create_async_engine(address, connect_args={"timeout": 60})
         try:
-            try:
-                runner.run(_make_table(engine))
-            except (OSError, sa.exc.DBAPIError) as error:
-                fault = getattr(error, "orig", error)
-                raise SettingsError(
-                    f"the database {address} can't be used: {fault}; correct {DATABASE}, or see "
-                    "whether it is up"
-                ) from error
             yield Database(engine, runner)
         finally:
             runner.run(engine.dispose())
@@ -119,19 +114,10 @@ def opened(url: str) -> Iterator[Database]:
 
 @contextmanager
 def embedded(store: str) -> Iterator[str]:
-    """A SQLite file in the artifact store's folder; S3 can't hold one: there it ends with the run.
-
-    Gives its URL.
-    """
-    if store.startswith("s3://"):
-        with tempfile.TemporaryDirectory() as folder:
-            yield f"sqlite:///{folder}/transactions.db"
-    else:
-        path = Path(artifact_path(store, "transactions", "transactions.db").path).resolve()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield f"sqlite:///{path}"
-
-
-async def _make_table(engine: AsyncEngine) -> None:
-    async with engine.begin() as connection:
-        await connection.run_sync(TABLE.metadata.create_all)
+    """The URL of a SQLite file in the store's folder; on S3, of one that ends with the run."""
+    with tempfile.TemporaryDirectory() as folder:
+        if not store.startswith("s3://"):
+            folder = artifact_path(store, "transactions").path
+        file = Path(folder, "transactions.db").resolve()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield f"sqlite:///{file}"

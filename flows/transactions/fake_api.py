@@ -1,7 +1,4 @@
-"""The demo's unreliable API: made-up transactions by the page, with faults that a seed decides.
-
-`/transactions?page=1` has the newest. `snapshot` changes whenever the transactions do.
-"""
+"""The demo's unreliable API: made-up transactions by the page, with faults that a seed decides."""
 
 import json
 import random
@@ -14,7 +11,6 @@ from urllib.parse import parse_qs, urlsplit
 
 from flows.platform.synthetic_api import Answer
 
-TRANSACTIONS, PAGE_SIZE = 6_000, 500
 FAULTS = {
     "error": 0.08,  # 500
     "throttled": 0.05,  # 429, with Retry-After in seconds or as a date
@@ -23,10 +19,7 @@ FAULTS = {
     "changes": 0.06,  # new transactions come in, and others are refunded
 }
 """The share of requests that meet each."""
-CHANGES = 2
-"""How often the transactions change at most."""
-SLOW = 6.0
-"""Seconds."""
+CHANGES = 2  # at most
 START, DAYS = datetime(2026, 1, 1), 90
 COUNTRIES = ("NL", "DE", "FR", "US")
 # How often a purchase of each category is refunded, before all else.
@@ -41,17 +34,15 @@ BROKEN: tuple[dict[str, Any], ...] = (
     {"id": None},
 )
 
-Transaction = dict[str, Any]
-
 
 class UnreliableApi:
-    """Answers requests; the same seed and requests give the same answers."""
+    """Answers `/transactions?page=1`, the newest; the same seed and requests get the same."""
 
     def __init__(
         self,
         seed: int = 42,
-        transactions: int = TRANSACTIONS,
-        page_size: int = PAGE_SIZE,
+        transactions: int = 6_000,
+        page_size: int = 500,
         faults: Mapping[str, float] = FAULTS,
     ) -> None:
         self._seed, self._page_size, self._faults = seed, page_size, faults
@@ -62,7 +53,9 @@ class UnreliableApi:
 
     def __call__(self, path: str) -> Answer:
         self._requests += 1
-        fault = self._fault()
+        none = 1 - sum(self._faults.values())
+        chance = self._random("fault", self._requests)
+        (fault,) = chance.choices([*self._faults, ""], [*self._faults.values(), none])
         if fault == "changes" and len(self.versions) <= CHANGES:
             self._change()
         body = self._page(int(parse_qs(urlsplit(path).query).get("page", ["1"])[0]))
@@ -75,21 +68,15 @@ class UnreliableApi:
             case "bad_json":
                 return Answer(body[: len(body) // 2])
             case "slow":
-                return Answer(body, delay=SLOW)
+                return Answer(body, delay=6)
         return Answer(body)
-
-    def _fault(self) -> str:
-        names = [*self._faults, ""]
-        shares = [*self._faults.values(), 1 - sum(self._faults.values())]
-        return self._random("fault", self._requests).choices(names, shares)[0]
 
     def _page(self, number: int) -> bytes:
         newest, size = self.versions[-1], self._page_size
-        items = newest[(number - 1) * size : number * size]
-        chance = self._random("page", len(self.versions), number)
-        # some come twice: in the page itself, from the page before, and as they were at first
-        again = chance.sample(items, min(3, len(items)))
-        again += newest[max(0, (number - 1) * size - 2) : (number - 1) * size]
+        start, end = (number - 1) * size, number * size
+        # some come twice: of this page or the one before, and as they were at first
+        near = newest[max(0, start - size) : end]
+        again = self._random("page", len(self.versions), number).sample(near, min(5, len(near)))
         first = {each["id"]: each for each in self.versions[0] if each["id"]}
         again += [first[each["id"]] for each in again if each["id"] in first]
         page = {
@@ -97,24 +84,20 @@ class UnreliableApi:
             "page": number,
             "pages": -(-len(newest) // size),
             "total": len(newest),
-            "transactions": items + again,
+            "transactions": newest[start:end] + again,
         }
         return json.dumps(page).encode()
 
     def _change(self) -> None:
-        now, known = self.versions[-1], len(self.versions[-1])
+        now, chance = self.versions[-1], self._random("change", len(self.versions))
         later = {"updated_at": f"{START + timedelta(days=DAYS + len(self.versions)):%FT%TZ}"}
-        chance = self._random("change", len(self.versions))
-        refunded = set(chance.sample(range(known), known // 100))
+        refunded = {"status": "refunded", **later}
+        new = [self._made_up(len(now) + n) | later for n in range(len(now) // 100)]
         self.versions.append(
-            [self._made_up(known + new) | later for new in range(known // 100)]
-            + [
-                {**each, "status": "refunded", **later} if at in refunded else each
-                for at, each in enumerate(now)
-            ]
+            new + [each | refunded if chance.random() < 0.01 else each for each in now]
         )
 
-    def _made_up(self, number: int) -> Transaction:
+    def _made_up(self, number: int) -> dict[str, Any]:
         chance = self._random("transaction", number)
         category, home = chance.choice([*CATEGORIES]), chance.choice(COUNTRIES)
         country = home if chance.random() < 0.8 else chance.choice(COUNTRIES)
@@ -132,10 +115,7 @@ class UnreliableApi:
             "updated_at": f"{moment:%FT%TZ}",
             "status": "refunded" if chance.random() < often else "settled",
         }
-        if number % 100 == 99:
-            made |= BROKEN[number // 100 % len(BROKEN)]
-            # what has no id is told from others by all that it has
-        return made
+        return made | (BROKEN[number // 100 % len(BROKEN)] if number % 100 == 99 else {})
 
     def _random(self, *of: object) -> random.Random:
         return random.Random(f"{self._seed} {of}")  # noqa: S311

@@ -1,11 +1,10 @@
 """Read transactions from an unreliable API, write them to a database, and publish a snapshot."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import httpx
 import polars as pl
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -13,18 +12,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_engine import TaskRunTimeoutError
 from pydantic import Field
 
+from flows.platform.api_client import ApiClient, ApiError
 from flows.platform.artifact_store import artifact_path, write_parquet
 from flows.platform.run_info import current_run, end_killed_attempts
 from flows.platform.settings import load_settings
-from flows.platform.synthetic_api import serving
+from flows.platform.synthetic_api import api_at
 from flows.platform.task_options import RETRIED, WAITS
-from flows.transactions.client import ApiClient, ApiError, Page, pages
 from flows.transactions.contract import Checked, augment, require_few_broken
+from flows.transactions.database import Database, flows_database
 from flows.transactions.fake_api import UnreliableApi
-from flows.transactions.snapshots import Snapshot, last_snapshot, read_snapshot, write_snapshot
-
-if TYPE_CHECKING:  # SQLAlchemy takes half a second
-    from flows.transactions.database import Database
+from flows.transactions.pages import Page, pages
+from flows.transactions.snapshots import Snapshot, write_snapshot
 
 # An address, or the synthetic API of the run itself.
 Api = Annotated[str, Field(pattern="^(synthetic|https?://.+)$")]
@@ -47,10 +45,11 @@ def transactions_ingest(
     """
     end_killed_attempts()
     with (
-        api_at(api, seed) as url,
-        closing(ApiClient(url, give_up_after)) as client,
-        database() as stored,
+        api_at(api, lambda: UnreliableApi(seed)) as url,
+        httpx.Client(base_url=url, timeout=5) as http,
+        flows_database() as stored,
     ):
+        client = ApiClient(http, give_up_after)
         broken: dict[str, str] = {}
         for page in pages(partial(fetch, client)):
             checked = augment_data(page)
@@ -70,7 +69,7 @@ def transactions_ingest(
 )
 def call_unreliable_api(client: ApiClient, number: int) -> Page:
     """A page of the API. Within each try, the client has its own tries, a second or so apart."""
-    return client.page(number)
+    return client.get(f"/transactions?page={number}", Page)
 
 
 @task(task_run_name="augment-data", **PAGE)
@@ -80,13 +79,13 @@ def augment_data(page: Page) -> Checked:
 
 
 @task(task_run_name="write-to-database", **RETRIED, **PAGE, **WAITS)
-def write_to_database(stored: "Database", checked: Checked) -> None:
+def write_to_database(stored: Database, checked: Checked) -> None:
     """All of a page or nothing: what a killed run has written, its next attempt overwrites."""
     stored.upsert(checked.rows)
 
 
 @task(task_run_name="publish-snapshot", **RETRIED, **PAGE, **WAITS)
-def publish_snapshot(stored: "Database", broken: dict[str, str]) -> Snapshot:
+def publish_snapshot(stored: Database, broken: dict[str, str]) -> Snapshot:
     """The database's transactions as Parquet, if few were broken; those go to the quarantine."""
     store, run, rows = load_settings().artifact_store, current_run(), stored.read()
     if broken:
@@ -107,11 +106,7 @@ def report_ingest(
     for title, counts in (("quarantined because", Counter(broken.values())), ("fault", faults)):
         lines += [f"| {title} | times |", "|---|---:|"]
         lines += [f"| {what} | {times:,} |" for what, times in counts.most_common()] + [""]
-    create_markdown_artifact(
-        key="transactions-ingest-report",
-        markdown="\n".join(lines),
-        description=f"{snapshot.rows:,} transactions, {len(broken):,} quarantined",
-    )
+    create_markdown_artifact(key="transactions-ingest-report", markdown="\n".join(lines))
 
 
 def fetch(client: ApiClient, number: int) -> Page:
@@ -121,33 +116,4 @@ def fetch(client: ApiClient, number: int) -> Page:
     except TaskRunTimeoutError as error:
         seconds = call_unreliable_api.timeout_seconds
         fault = f"page {number} took longer than the {seconds:.0f} s that its task has"
-        raise ApiError(f"{client.url}: {fault}", fault) from error
-
-
-@contextmanager
-def api_at(api: str, seed: int) -> Iterator[str]:
-    """The API's address; the synthetic one is up until the block ends."""
-    if api != "synthetic":
-        yield api.rstrip("/")
-    else:
-        with serving(UnreliableApi(seed)) as url:
-            yield url
-
-
-@contextmanager
-def database() -> Iterator["Database"]:
-    """The database of the settings, else SQLite. One that is new has the last snapshot's rows."""
-    from flows.transactions.database import embedded, opened
-
-    settings = load_settings()
-    with ExitStack() as stack:
-        url = settings.database or stack.enter_context(embedded(settings.artifact_store))
-        stored = stack.enter_context(opened(url))
-        last = last_snapshot(settings.artifact_store)
-        if last and not stored.count():
-            stored.upsert(read_snapshot(last)[1])
-        yield stored
-
-
-if __name__ == "__main__":
-    transactions_ingest()
+        raise ApiError(client.url, fault) from error

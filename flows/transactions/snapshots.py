@@ -1,12 +1,15 @@
-"""Snapshots: all transactions of the database as Parquet in the artifact store, a file a run.
-
-Each is complete: it is written once all pages were read.
-"""
+"""Snapshots: all transactions of the database as Parquet in the artifact store, a file a run."""
 
 import polars as pl
 from pydantic import BaseModel
 
-from flows.platform.artifact_store import artifact_path, read_parquet, sha256, write_parquet
+from flows.platform.artifact_store import (
+    artifact_path,
+    files_in,
+    read_parquet,
+    sha256,
+    write_parquet,
+)
 from flows.platform.contract import ContractError
 from flows.platform.run_info import RunInfo
 
@@ -29,21 +32,15 @@ def write_snapshot(rows: pl.DataFrame, store: str, run: RunInfo) -> Snapshot:
 
 def last_snapshot(store: str) -> str | None:
     """The URI of the newest snapshot; None before the first one."""
-    folder = artifact_path(store, "transactions", "snapshots")
-    files = sorted(folder.glob("*.parquet"), key=str) if folder.exists() else []
-    return str(files[-1]) if files else None
+    found = files_in(artifact_path(store, "transactions", "snapshots"), "*.parquet")
+    return str(found[-1]) if found else None
 
 
 def read_snapshot(uri: str) -> tuple[Snapshot, pl.DataFrame]:
-    """Read a snapshot by its URI.
-
-    Raises:
-        ContractError: it is no Parquet file.
-        ArtifactStoreError: it isn't there, or the store doesn't answer.
-    """
+    """Read a snapshot by its URI; a ContractError says that it is none."""
     path = artifact_path(uri)
     try:
         rows = read_parquet(path)
-        return Snapshot(uri=uri, sha256=sha256(path), rows=len(rows)), rows
     except pl.exceptions.PolarsError as error:
         raise ContractError(f"{uri}: no snapshot of transactions ({error}); ingest anew") from error
+    return Snapshot(uri=uri, sha256=sha256(path), rows=len(rows)), rows

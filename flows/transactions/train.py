@@ -5,7 +5,7 @@ from prefect import flow, get_run_logger, task
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.lifecycle.holdout import SeenData, held_out, keep_holdout
+from flows.lifecycle.holdout import SeenData, hold_out
 from flows.lifecycle.tasks import APPROVAL_TIMEOUT, LoggedModel, release, start_experiment
 from flows.platform.contract import ContractError
 from flows.platform.events import older_data_used
@@ -18,6 +18,7 @@ from flows.transactions.spec import CATEGORICAL, NUMERIC, PLACE, SPEC, TARGET, l
 
 # seconds, with the wait for a person's yes
 FLOW_TIMEOUT = APPROVAL_TIMEOUT + 3600
+PACKAGES = ["numpy", "pandas", "scikit-learn", "skops"]
 
 
 @flow(name="transactions-train", timeout_seconds=FLOW_TIMEOUT, result_serializer="json")
@@ -36,12 +37,11 @@ def transactions_train(
     if snapshot == "new":
         ingested = transactions_ingest(api, return_state=True)
         if ingested.is_failed():
-            failure = str(ingested.message)
-            snapshot = use_last_snapshot(failure)
+            failure, snapshot = str(ingested.message), "last"
         else:
             snapshot = ingested.result().uri
-    elif snapshot == "last":
-        snapshot = use_last_snapshot()
+    if snapshot == "last":
+        snapshot = use_last_snapshot(failure)
     experiment = start_experiment("transactions-train", "balanced_accuracy")
     model = train(experiment, snapshot)
     release(PLACE, experiment, model, approval=approval)
@@ -51,12 +51,8 @@ def transactions_train(
 
 
 @task(task_run_name="use-last-snapshot", **RETRIED, **WAITS)
-def use_last_snapshot(failure: str = "") -> str:
-    """The newest snapshot; people are told if that is because of a failure.
-
-    Raises:
-        ContractError: there is none.
-    """
+def use_last_snapshot(failure: str) -> str:
+    """The newest snapshot; people are told if that is because of a failure."""
     found = last_snapshot(load_settings().artifact_store)
     if found is None:
         raise ContractError(
@@ -78,29 +74,25 @@ def train(experiment: Experiment, snapshot: str) -> LoggedModel:
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     taken, transactions = read_snapshot(snapshot)
-    rows = labelled(transactions)
     # by its id: a transaction that is refunded later stays on its side
-    unseen = held_out(rows.select("id"))
-    fitted = rows.filter(~unseen)
     seen = SeenData(name="transactions", held_out_by=["id"], **taken.model_dump())
+    store = load_settings().artifact_store
+    fitted, holdout = hold_out(labelled(transactions), SPEC.name, store, seen)
     model = make_pipeline(
         make_column_transformer(
             (OneHotEncoder(handle_unknown="ignore"), CATEGORICAL), (StandardScaler(), NUMERIC)
         ),
         LogisticRegression(class_weight="balanced"),
     )
+    given = SPEC.model_input(fitted)
     with tracked_run(experiment, "logistic regression") as run_id:
         mlflow.log_param("snapshot", snapshot)
-        model.fit(SPEC.model_input(fitted), fitted[TARGET].to_numpy())
-    example, packages = (
-        SPEC.model_input(fitted.head(5)),
-        ["numpy", "pandas", "scikit-learn", "skops"],
-    )
+        model.fit(given, fitted[TARGET].to_numpy())
     return LoggedModel(
         run_id=run_id,
-        uri=log_pipeline(experiment, run_id, model, example, [], packages),
+        uri=log_pipeline(experiment, run_id, model, given.head(5), [], PACKAGES),
         description=f"Logistic regression on {len(fitted):,} transactions",
         seen=[seen],
-        holdout=keep_holdout(rows.filter(unseen), SPEC.name, load_settings().artifact_store, seen),
+        holdout=holdout,
         chosen={"snapshot": snapshot},
     )

@@ -8,7 +8,7 @@ import polars as pl
 from prefect import flow, task
 from pydantic import Field
 
-from flows.lifecycle.holdout import SeenData, held_out, keep_holdout
+from flows.lifecycle.holdout import SeenData, hold_out
 from flows.lifecycle.tasks import APPROVAL_TIMEOUT, LoggedModel, release, start_experiment
 from flows.platform.settings import load_settings
 from flows.platform.task_options import PERSISTED, WAITS
@@ -42,11 +42,10 @@ def train(experiment: Experiment, regularization: float) -> LoggedModel:
     from sklearn.preprocessing import StandardScaler
 
     wines = read_wines()
-    unseen = held_out(wines)
-    rows = wines.filter(~unseen)
     digest = hashlib.sha256(wines.write_csv().encode()).hexdigest()
     uri = "scikit-learn: sklearn.datasets.load_wine"
     seen = SeenData(name="wine", sha256=digest, uri=uri, rows=len(wines), held_out_by=wines.columns)
+    rows, holdout = hold_out(wines, SPEC.name, load_settings().artifact_store, seen)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / regularization))
     with tracked_run(experiment, "logistic regression") as run_id:
         mlflow.log_param("regularization", regularization)
@@ -59,7 +58,7 @@ def train(experiment: Experiment, regularization: float) -> LoggedModel:
         ),
         description=f"Logistic regression on {len(rows)} wines, regularization {regularization:g}",
         seen=[seen],
-        holdout=keep_holdout(wines.filter(unseen), SPEC.name, load_settings().artifact_store, seen),
+        holdout=holdout,
     )
 
 

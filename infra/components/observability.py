@@ -14,12 +14,7 @@ from pulumi import Input, Output, ResourceOptions
 from infra.components import iam
 from trainyard.contract.naming import Location
 
-# What logs say in one line, in these words of Prefect's and ours. A failed flow's task ends with 0,
-# so it is its log that tells; a crash is told by the run's own supervisor or, where that died too,
-# by the worker when ECS says so.
-RUN_FAILED = ("Flow run '", "Finished in state Failed(")
-RUN_REPORTED_CRASHED = ("Reported flow run '", "as crashed")
-RUN_MARKED_CRASHED = ("Marking flow run ", "as crashed")
+# What flows/lifecycle logs.
 NEW_CHAMPION = ("is the new champion",)
 
 

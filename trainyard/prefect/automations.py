@@ -11,6 +11,8 @@ from uuid import UUID
 
 from prefect.events.schemas.automations import AutomationCore
 
+from trainyard.contract.run_states import FAILED
+
 # Seconds; three heartbeats (trainyard/prefect/work_pool.py) are lost by then.
 SILENCE = 100.0
 # Fargate takes a minute or two, and more where capacity is short.
@@ -165,8 +167,7 @@ def automations(
         "Nothing starts it again but its own retries, which it has had.",
         *tell("Nothing starts it again: look at its log."),
         posture="Reactive",
-        # events are named after a state's name, not its type
-        expect=["prefect.flow-run.Failed", "prefect.flow-run.TimedOut"],
+        expect=[f"prefect.flow-run.{name}" for name in FAILED],
     )
     add(
         "people hear of a run that is late",

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 from prefect.client.schemas.objects import FlowRun
+from prefect.flow_runs import resume_flow_run
 
 from flows.fraud import contract, tasks
 from flows.fraud.source import synthetic_transactions
@@ -18,13 +19,14 @@ from flows.fraud.train import fraud_train
 from flows.lifecycle.__main__ import main
 from flows.lifecycle.champion import load_champion
 from flows.lifecycle.registry import recorded_lineage
+from flows.lifecycle.tasks import APPROVAL_TIMEOUT
 from flows.platform.artifact_store import (
     ArtifactStoreError,
     artifact_path,
     read_parquet,
     write,
 )
-from tests.e2e.flows.whole_runs import Place, artifacts, ended, run
+from tests.e2e.flows.whole_runs import Place, artifacts, ended, paused, read, run
 
 pytestmark = pytest.mark.server
 
@@ -51,7 +53,7 @@ def test_two_files_become_a_champion_with_its_tags_and_their_bad_rows_are_kept(
     data = put(tmp_path, 1, 2)
     check, faults = contract.check, iter([ArtifactStoreError("cannot read: a hiccup")])
 
-    def unreliable(*given: Any) -> contract.CheckedFile:
+    def unreliable(*given: Any) -> Any:
         if fault := next(faults, None):
             raise fault
         return check(*given)
@@ -87,6 +89,29 @@ def test_two_files_become_a_champion_with_its_tags_and_their_bad_rows_are_kept(
     monkeypatch.setattr(sys, "argv", ["model", "reproduce", SPEC.name])
     assert main() == 0
     assert f"{SPEC.name} version 1 is reproduced" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("promote", [True, False])
+def test_a_run_that_asks_goes_on_by_a_persons_answer(
+    here: Place, tmp_path: Path, promote: bool
+) -> None:
+    given = {"data_path": put(tmp_path, 1), "version": "1", "stage": "prod", "approval": True}
+    with paused(fraud_train, **given) as waiting:
+        assert [*here.client.get_registered_model(SPEC.name).aliases] == ["challenger"]
+        resume_flow_run(waiting.id, run_input={"promote": promote})
+    assert ended(read(waiting.id)) == ("Completed", "")
+    alias = "champion" if promote else "challenger"
+    assert [*here.client.get_registered_model(SPEC.name).aliases] == [alias]
+
+
+def test_a_run_that_nobody_answers_ends_well_and_promotes_nothing(
+    here: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (fraud_train.timeout_seconds or 0) > APPROVAL_TIMEOUT
+    monkeypatch.setattr("flows.lifecycle.tasks.APPROVAL_TIMEOUT", 1)
+    done = run(fraud_train, data_path=put(tmp_path, 1), version="1", stage="prod", approval=True)
+    assert ended(done) == ("Completed", "")
+    assert "nobody said yes within" in str(artifacts(done.id)[f"{SPEC.name}-card"].data)
 
 
 def test_it_reads_from_s3_and_keeps_everything_there(

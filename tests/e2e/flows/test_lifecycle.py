@@ -3,15 +3,12 @@
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import polars as pl
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_runs import resume_flow_run
 from tenacity import Retrying, stop_after_delay, wait_fixed
@@ -25,7 +22,7 @@ from flows.wine import train as wine
 from flows.wine.spec import SPEC
 from flows.wine.train import wine_train
 from tests.conftest import ROOT
-from tests.e2e.flows.whole_runs import Place, artifacts, ended, run
+from tests.e2e.flows.whole_runs import Place, artifacts, ended, paused, run
 
 pytestmark = pytest.mark.server
 
@@ -128,33 +125,16 @@ def test_a_version_is_trained_again_and_a_changed_byte_of_data_is_named(
     assert f"{NAME} version 1 had other data: wine has the SHA-256 " in said
 
 
-def paused(known: set[Any]) -> FlowRun:
-    waiting = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PAUSED"]}}})
-    for _ in range(120):
-        with get_client(sync_client=True) as client:
-            found = [r for r in client.read_flow_runs(flow_run_filter=waiting) if r.id not in known]
-        if found:
-            return found[0]
-        time.sleep(0.5)
-    raise AssertionError("no run pauses")
-
-
 @pytest.mark.parametrize("answer", ["page", "command", "no"])
 def test_a_run_that_asks_goes_on_by_a_click_or_a_command(
     here: Place, model: Callable[..., tuple[int, str]], answer: str
 ) -> None:
-    with get_client(sync_client=True) as client:
-        known = {each.id for each in client.read_flow_runs(limit=200)}
-    thread = threading.Thread(target=wine_train, kwargs={"approval": True}, daemon=True)
-    thread.start()
-    waiting = paused(known)
-    assert aliases(here) == {"challenger": "1"}
-    if answer == "command":
-        assert "its run has your yes" in model("promote", NAME)[1]
-    else:
-        resume_flow_run(waiting.id, run_input={"promote": answer == "page"})
-    thread.join(60)
-    assert not thread.is_alive()
+    with paused(wine_train, approval=True) as waiting:
+        assert aliases(here) == {"challenger": "1"}
+        if answer == "command":
+            assert "its run has your yes" in model("promote", NAME)[1]
+        else:
+            resume_flow_run(waiting.id, run_input={"promote": answer == "page"})
     assert aliases(here) == ({"challenger": "1"} if answer == "no" else {"champion": "1"})
 
 

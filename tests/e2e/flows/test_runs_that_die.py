@@ -29,9 +29,9 @@ from prefect.settings import PREFECT_HOME
 from prefect.states import Crashed, Late, Pending, Running
 
 import trainyard.prefect.register
-from infra.components.observability import RUN_FAILED
 from tests.conftest import ROOT
 from trainyard.contract.outputs import ProcessWorkPool, StackOutputs
+from trainyard.contract.run_states import LOG_CRASHED, LOG_FAILED
 from trainyard.prefect.automations import automations
 from trainyard.prefect.register import register
 
@@ -63,6 +63,14 @@ def promote(folder: str) -> None:
 @flow
 def fail(folder: str) -> None:
     raise RuntimeError("no data")
+
+@flow(timeout_seconds=1)
+def dawdle(folder: str) -> None:
+    time.sleep(10)
+
+@flow
+def interrupt(folder: str) -> None:
+    raise KeyboardInterrupt
 
 @task(persist_result=True)
 def load(folder: str) -> int:
@@ -198,6 +206,9 @@ class Died:
     killed: float
     of_others: FlowRun
     failed: FlowRun
+    too_slow: FlowRun
+    misfit: FlowRun
+    interrupted: FlowRun
     late: FlowRun
     gone: FlowRun
     never_beat: FlowRun
@@ -251,6 +262,9 @@ def died(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 killed=killed,
                 of_others=pool.run("rest", others.name, state=Pending()),
                 failed=pool.run("fail"),
+                too_slow=pool.run("dawdle"),
+                misfit=pool.run("rest", parameters={"folder": ["a list"]}),
+                interrupted=pool.run("interrupt"),
                 late=late,
                 gone=gone,
                 never_beat=never_beat,
@@ -334,10 +348,27 @@ def test_a_run_that_fails_is_told(died: Died) -> None:
     )
 
 
-def test_a_failed_runs_log_says_what_the_alarm_of_the_aws_stack_looks_for(died: Died) -> None:
-    within(120, "it is told", lambda: died.pool.told_of(died.failed))
+def test_a_run_out_of_time_is_told(died: Died) -> None:
+    pool, run = died.pool, died.too_slow
+    (told,) = within(120, "it is told", lambda: set(pool.told_of(run)))
+    assert told == (
+        f"{pool.deployment(run)}: run {run.name} is TimedOut: Flow run exceeded timeout of"
+        " 1.0 second(s) Nothing starts it again: look at its log."
+    )
+
+
+def test_the_alarms_of_the_aws_stack_find_every_bad_end_in_the_logs_of_runs(died: Died) -> None:
+    for run in (died.failed, died.too_slow, died.misfit, died.interrupted):
+        within(120, "it is told", lambda run=run: died.pool.told_of(run))
     lines = _text(died.pool.folder / "worker.log").splitlines()
-    assert [line for line in lines if all(part in line for part in RUN_FAILED)]
+    ends = [line for line in lines if "Finished in state " in line and "Task run '" not in line]
+    bad = [line for line in ends if "Finished in state Completed(" not in line]
+    found = {
+        words: [line for line in lines if all(part in line for part in words)]
+        for words in (*LOG_FAILED, LOG_CRASHED)
+    }
+    assert sorted(bad) == sorted(line for some in found.values() for line in some)
+    assert all(found.values())
 
 
 def test_a_run_that_no_worker_takes_is_told(died: Died) -> None:

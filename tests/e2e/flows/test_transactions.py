@@ -227,4 +227,4 @@ def test_stars_are_asked_for_at_once(here: Place) -> None:
     assert len(started) == len(ended_) == 4
     assert max(started) < min(ended_)
     failed = run(stars, repositories=["nobody/nothing"])
-    assert "has no repository 'nobody/nothing': write owner/name" in ended(failed)[1]
+    assert "/repos/nobody/nothing: answered 404; check the address" in ended(failed)[1]

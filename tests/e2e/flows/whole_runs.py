@@ -3,6 +3,8 @@
 import asyncio
 import inspect
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +20,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from prefect import Flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+)
 from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled, State
@@ -88,6 +94,30 @@ def run(flow: Flow[..., Any] = taxi_train, **parameters: object) -> FlowRun:
     state: State[Any] = asyncio.run(started) if inspect.iscoroutine(started) else started
     assert state.state_details.flow_run_id is not None
     return read(state.state_details.flow_run_id)
+
+
+@contextmanager
+def paused(flow: Flow[..., Any], **parameters: object) -> Iterator[FlowRun]:
+    """A run that waits for an answer, in another thread; it is over when the block is."""
+    waiting = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PAUSED"]}}})
+    with get_client(sync_client=True) as client:
+        known = {each.id for each in client.read_flow_runs(flow_run_filter=waiting)}
+        thread = threading.Thread(target=run, args=(flow,), kwargs=parameters, daemon=True)
+        thread.start()
+        end = time.monotonic() + 60
+        while not (
+            found := [
+                each
+                for each in client.read_flow_runs(flow_run_filter=waiting)
+                if each.id not in known
+            ]
+        ):
+            assert thread.is_alive(), "the run ended without a pause"
+            assert time.monotonic() < end, "no run pauses"
+            time.sleep(0.5)
+    yield found[0]
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 def schedule(moment: datetime, **parameters: object) -> FlowRun:

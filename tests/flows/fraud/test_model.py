@@ -102,9 +102,9 @@ def test_pandas_and_polars_missing_and_unknown_get_the_same_answers(model: Any) 
 
 
 def test_a_missing_category_is_one_of_its_own_and_an_unknown_one_is_none(model: Any) -> None:
-    encoder = model.estimator["encode"].named_transformers_["categories"][-1]
+    encoder = model.estimator[0].named_transformers_["pipeline"][-1]
     assert "missing" in encoder.categories_[CATEGORIES.index("card4")]
-    encoded = model.estimator["encode"].transform(ODD)
+    encoded = model.estimator[0].transform(ODD)
     # training had a value for each ProductCD, so that one is missing is unknown
     assert encoded[:, :-1].sum(axis=1).tolist() == [7, 6, 4, 5]
 
@@ -136,8 +136,8 @@ def test_cost_and_confusion_are_of_the_flags() -> None:
     true = np.array([1, 1, 0, 0, 0])
     answers = np.column_stack([[0.9, 0.1, 0.8, 0.2, 0.3], [1, 0, 1, 0, 0]])
     assert spec.cost(true, answers) == (spec.MISSED_FRAUD + spec.FALSE_ALARM) / 5
-    assert spec.caught(true, answers) == 1 / 2
-    assert spec.false_alarms(true, answers) == 1 / 3
+    assert spec.flagged(1)(true, answers) == 1 / 2
+    assert spec.flagged(0)(true, answers) == 1 / 3
     shown = [text.get_text() for text in confusion(true, answers[:, 1]).axes[0].texts]
     assert shown == ["2", "1", "1", "1"]
 

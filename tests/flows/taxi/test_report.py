@@ -15,7 +15,8 @@ HOLDOUT = Holdout(
 def month(name: str, kept: int, **counts: int) -> PreparedMonth:
     return PreparedMonth(
         month=name,
-        raw="raw",
+        file="raw",
+        sha256="0",
         kept="kept",
         course="course",
         quarantine="quarantine" if counts else None,

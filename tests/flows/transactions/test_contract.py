@@ -75,6 +75,6 @@ def test_an_empty_page_is_no_error() -> None:
 def test_an_api_that_sends_too_many_broken_transactions_is_refused() -> None:
     require_few_broken({"a": "amount not allowed"}, 19)
     with pytest.raises(
-        ContractError, match=r"^2 of 21 transactions can't be used \(9.5%, the limit is 5%\): am"
+        ContractError, match=r"^the API: 2 of 21 rows can't be used \(9.5%, the limit is 5.0%\): am"
     ):
         require_few_broken({"a": "amount not allowed", "b": "amount not allowed"}, 19)

@@ -5,25 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from infra.components.observability import (
-    NEW_CHAMPION,
-    RUN_MARKED_CRASHED,
-    RUN_REPORTED_CRASHED,
-)
+from infra.components.observability import NEW_CHAMPION
+from trainyard.contract.run_states import LOG_FOUND_CRASHED, LOG_TASK_GONE
 
 
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("prefect.runner._state_proposer", RUN_REPORTED_CRASHED),
-        ("prefect_aws.observers.ecs", RUN_MARKED_CRASHED),
+        ("prefect.runner._state_proposer", LOG_FOUND_CRASHED),
+        ("prefect.workers.base", LOG_FOUND_CRASHED),
+        ("prefect_aws.observers.ecs", LOG_TASK_GONE),
         ("flows.lifecycle.gate", NEW_CHAMPION),
     ],
 )
 def test_what_is_logged_still_has_the_words_that_the_alarms_count(
     module: str, words: tuple[str, ...]
 ) -> None:
-    """A test of flows/ looks at a failed run's log itself."""
+    """tests/e2e/flows/test_runs_that_die.py looks at the logs of failed runs themselves."""
     package, *rest = module.split(".")
     spec = find_spec(package)  # not of the module: that would import what is above it
     assert spec

@@ -1,19 +1,38 @@
 import itertools
-import json
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 
 import httpx
 import pytest
+from pydantic import BaseModel
 
+from flows.platform.api_client import ApiClient, ApiError, ApiUnusableError
 from flows.platform.synthetic_api import Answer
-from flows.transactions.client import ApiClient, ApiError, ApiUnusableError, pages
-from tests.flows.transactions.whole_reads import client_of
 
 
-def page(number: int = 1, pages: int = 1, snapshot: str = "v1", total: int = 1) -> bytes:
-    about = {"snapshot": snapshot, "page": number, "pages": pages, "total": total}
-    return json.dumps({**about, "transactions": [{"id": f"t{number}"}]}).encode()
+class Count(BaseModel):
+    """What the API of these tests is asked for."""
+
+    count: int
+
+
+OK = Answer(b'{"count": 7}')
+
+
+def client_of(
+    api: Callable[[str], Answer], sleep: Callable[[float], None] = lambda _: None, limit: int = 10
+) -> ApiClient:
+    """A client that waits for nothing: a delay of the API's is a time-out."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        given = api(request.url.raw_path.decode())
+        if given.delay:
+            raise httpx.ReadTimeout("too slow", request=request)
+        return httpx.Response(given.status, content=given.body, headers=dict(given.headers))
+
+    http = httpx.Client(base_url="http://api", transport=httpx.MockTransport(respond))
+    return ApiClient(http, limit, sleep)
 
 
 def answers(*given: Answer) -> ApiClient:
@@ -29,18 +48,18 @@ def answers(*given: Answer) -> ApiClient:
         (Answer(status=503), "answered 503"),
         (Answer(status=429), "answered 429"),
         (Answer(delay=1), "no answer in time"),
-        (Answer(page()[:20]), "sent no page of transactions"),
-        (Answer(b"[]"), "sent no page of transactions"),
-        (Answer(b""), "sent no page of transactions"),
-        (Answer(b'{"error": "\xff"}'), "sent no page of transactions"),
+        (Answer(OK.body[:8]), "sent what can't be read"),
+        (Answer(b"[]"), "sent what can't be read"),
+        (Answer(b""), "sent what can't be read"),
+        (Answer(b'{"error": "\xff"}'), "sent what can't be read"),
     ],
 )
 def test_a_fault_that_may_pass_is_tried_again_and_counted(fault: Answer, name: str) -> None:
-    client = answers(fault, fault, Answer(page()))
-    assert client.page(1).transactions == [{"id": "t1"}]
+    client = answers(fault, fault, OK)
+    assert client.get("/a?b=1", Count) == Count(count=7)
     assert client.faults == {name: 2}
-    with pytest.raises(ApiError, match=rf"^http://api/transactions\?page=1: {name}"):
-        answers(fault).page(1)
+    with pytest.raises(ApiError, match=rf"^http://api/a\?b=1: {name}"):
+        answers(fault).get("/a?b=1", Count)
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404])
@@ -48,7 +67,7 @@ def test_a_refusal_is_told_at_once(status: int) -> None:
     asked: list[str] = []
     client = client_of(lambda path: asked.append(path) or Answer(status=status))  # type: ignore[func-returns-value]
     with pytest.raises(ApiUnusableError, match=f"answered {status}; check the address"):
-        client.page(1)
+        client.get("/a", Count)
     assert len(asked) == 1
 
 
@@ -71,8 +90,8 @@ def test_an_api_that_asks_to_wait_is_waited_for(
     if isinstance(header, int):
         header = formatdate(time.time() + header, usegmt=True)
     slept: list[float] = []
-    left = iter([Answer(status=429, headers={"Retry-After": header}), Answer(page())])
-    client_of(lambda path: next(left), slept.append).page(1)
+    left = iter([Answer(status=429, headers={"Retry-After": header}), OK])
+    client_of(lambda path: next(left), slept.append).get("/a", Count)
     assert len(slept) == 1
     assert least <= slept[0] <= most
 
@@ -82,7 +101,7 @@ def test_own_waits_grow_and_differ() -> None:
     for _ in range(50):
         slept: list[float] = []
         with pytest.raises(ApiError):
-            client_of(lambda path: Answer(status=500), slept.append).page(1)
+            client_of(lambda path: Answer(status=500), slept.append).get("/a", Count)
         waits.append(tuple(slept))
     first, second = zip(*waits, strict=True)
     assert max(first) <= 0.5 < max(second) <= 1
@@ -92,46 +111,25 @@ def test_own_waits_grow_and_differ() -> None:
 def test_an_api_that_asks_for_an_hour_is_not_waited_for() -> None:
     client = answers(Answer(status=503, headers={"Retry-After": "3600"}))
     with pytest.raises(ApiUnusableError, match="asks to wait 3600 s, and a run waits 60 s at most"):
-        client.page(1)
+        client.get("/a", Count)
 
 
 def test_it_gives_up_after_so_many_failures_in_a_row_and_says_which() -> None:
-    ok, error, cut = Answer(page()), Answer(status=500), Answer(b"{")
-    left = iter([error, error, ok, error, cut, error, cut, error])
+    error, cut = Answer(status=500), Answer(b"{")
+    left = iter([error, error, OK, error, cut, error, cut, error])
     client = client_of(lambda path: next(left), limit=4)
-    client.page(1)
+    client.get("/a", Count)
     with pytest.raises(ApiError):
-        client.page(2)
+        client.get("/b", Count)
     with pytest.raises(
         ApiUnusableError,
-        match=r"^http://api: given up after 4 failures in a row: answered 500 \(2\), sent no page "
-        r"of transactions \(2\); see whether the API is up",
+        match=r"^http://api: given up after 4 failures in a row: answered 500 \(2\), sent what "
+        r"can't be read \(2\); see whether the API is up",
     ):
-        client.page(2)
+        client.get("/b", Count)
 
 
 def test_an_address_where_nothing_listens_is_told() -> None:
-    client = ApiClient("http://127.0.0.1:9", sleep=lambda _: None)
-    with pytest.raises(ApiError, match=r"^http://127.0.0.1:9/transactions\?page=1: no connection"):
-        client.page(1)
-
-
-def read(*snapshots: str, total: int = 2) -> list[str]:
-    """Read two pages from an API whose answers are of these snapshots, in turn."""
-    left = iter(snapshots)
-    client = client_of(
-        lambda path: Answer(page(int(httpx.URL(path).params["page"]), 2, next(left), total))
-    )
-    return [f"{each.snapshot} {each.page}" for each in pages(client.page)]
-
-
-def test_a_change_between_pages_begins_anew() -> None:
-    assert read("v1", "v1") == ["v1 1", "v1 2"]
-    assert read("v1", "v2", "v2", "v2") == ["v1 1", "v2 1", "v2 2"]
-
-
-def test_transactions_that_never_rest_or_are_missing_are_told() -> None:
-    with pytest.raises(ApiUnusableError, match="read 6 times: they changed each time"):
-        read(*(f"v{n}" for n in range(12)))
-    with pytest.raises(ApiUnusableError, match="read 6 times: it announced 3 and sent 2"):
-        read(*["v1"] * 12, total=3)
+    client = ApiClient(httpx.Client(base_url="http://127.0.0.1:9"), sleep=lambda _: None)
+    with pytest.raises(ApiError, match=r"^http://127.0.0.1:9/a: no connection"):
+        client.get("/a", Count)
