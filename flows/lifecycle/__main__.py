@@ -36,6 +36,7 @@ from flows.lifecycle.registry import (
     aliases,
     find_version,
     recorded_lineage,
+    registered,
     spec_of,
     versions,
 )
@@ -101,7 +102,7 @@ def main() -> int:
 
 def show_models(client: MlflowClient) -> None:
     table = Table("model", "champion", "challenger", "previous", "what it is", box=None)
-    for model in sorted(client.search_registered_models(), key=lambda model: model.name):
+    for model in registered(client):
         has = {alias: str(number) for alias, number in model.aliases.items()}
         cells = (has.get(alias, "") for alias in ("champion", "challenger", "previous"))
         table.add_row(model.name, *cells, model.description or "")
@@ -143,6 +144,9 @@ def show_card(client: MlflowClient, name: str, wanted: str) -> None:
             f"{name} version {version.version} has no card in its MLflow run {version.run_id}: a "
             "pipeline's run writes it once it has decided; `trainyard model list` has the verdicts"
         ) from None
+    recorded = version.tags.get(VERDICT_TAG)
+    if recorded and (now := Verdict.model_validate_json(recorded).summary) not in text:
+        text += f"\nSince then compared again: {now}\n"
     for tag, since in ((REJECTED_TAG, "taken back"), (FORCED_TAG, "promoted by a person")):
         if tag in version.tags:
             text += f"\nSince then {since}: {version.tags[tag]}\n"

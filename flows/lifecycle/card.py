@@ -67,8 +67,12 @@ def _table(heads: Sequence[str], rows: object) -> list[str]:
     return [
         f"| {' | '.join(heads)} |",
         f"|{'---|' * len(heads)}",
-        *(f"| {' | '.join(map(str, row))} |" for row in listed),
+        *(f"| {' | '.join(map(_cell, row))} |" for row in listed),
     ]
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", r"\|")
 
 
 def _row(each: Measured) -> tuple[str, str]:

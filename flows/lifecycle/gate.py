@@ -14,6 +14,7 @@ from flows.lifecycle.comparison import Comparison, compare
 from flows.lifecycle.holdout import Holdout, HoldoutError, common_holdout, load_holdout
 from flows.lifecycle.registry import (
     FORCED_TAG,
+    PREVIOUS,
     REJECTED_TAG,
     VERDICT_TAG,
     aliases,
@@ -96,10 +97,12 @@ def judge(
         BenchmarkError: a version has no answer for some rows.
     """
     version = find_version(client, spec.name, number)
-    champion = aliases(client, spec.name).get(CHAMPION)
+    has = aliases(client, spec.name)
     recorded = version.tags.get(VERDICT_TAG)
-    if champion == number and recorded:  # another attempt was killed after its last write
+    if has.get(CHAMPION) == number and recorded:  # another attempt was killed after its last write
         return Verdict.model_validate_json(recorded)
+    # a champion that somebody has deleted leaves the one before it to compare with
+    champion = has.get(CHAMPION) or has.get(PREVIOUS)
     verdict = Verdict(
         model=spec.name,
         version=number,

@@ -10,7 +10,7 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel
 
@@ -121,11 +121,22 @@ def aliases(client: MlflowClient, model: str) -> dict[str, str]:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        known = sorted(each.name for each in client.search_registered_models())
+        known = [each.name for each in registered(client)]
         raise RegistryError(
             f"there is no model {model!r}; there is {', '.join(known) or 'none: train one first'}"
         ) from None
     return {alias: str(number) for alias, number in found.items()}
+
+
+def registered(client: MlflowClient) -> list[RegisteredModel]:
+    """All models, by name; MLflow gives a page at a time."""
+    found: list[RegisteredModel] = []
+    token: str | None = ""
+    while token is not None:
+        page = client.search_registered_models(page_token=token or None)
+        found += page
+        token = page.token or None
+    return sorted(found, key=lambda model: model.name)
 
 
 def find_version(client: MlflowClient, model: str, wanted: str) -> ModelVersion:

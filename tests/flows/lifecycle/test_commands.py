@@ -8,6 +8,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.lifecycle import __main__ as commands
 from flows.lifecycle.registry import LINEAGE_TAG, RegistryError, roll_back
 from flows.lifecycle.reproduce import ReproductionError, reproduce
+from flows.lifecycle.tasks import CARD
 from flows.platform.settings import Settings
 from tests.flows.lifecycle.models import Pipeline
 
@@ -24,6 +25,33 @@ def test_what_people_wrote_is_shown_as_it_is(
     said = capsys.readouterr().out
     assert "taken back: [/b] [red]bad[/red]" in said
     assert "of [/kg]" in said
+
+
+def test_more_models_than_mlflow_gives_at_once_are_all_listed(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = [f"{pipeline.spec.name}-{number}" for number in range(101)]
+    for name in made:
+        pipeline.client.create_registered_model(name)
+    commands.show_models(pipeline.client)
+    said = capsys.readouterr().out
+    assert [name for name in made if f"{name} " not in said] == []
+
+
+def test_a_card_says_what_was_decided_after_it(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.champion_of(1.0)
+    number = pipeline.register(2.0)
+    kept = pipeline.decide(number).summary
+    run = pipeline.client.get_model_version(pipeline.spec.name, number).run_id
+    pipeline.client.log_text(str(run), f"# {kept}\n", CARD)
+    commands.show_card(pipeline.client, pipeline.spec.name, number)
+    assert capsys.readouterr().out.strip() == f"# {kept}"
+    pipeline.client.delete_model_version(pipeline.spec.name, "1")
+    now = pipeline.decide(number).summary
+    commands.show_card(pipeline.client, pipeline.spec.name, number)
+    assert f"Since then compared again: {now}" in capsys.readouterr().out
 
 
 def test_a_version_without_a_card_is_a_sentence(pipeline: Pipeline) -> None:

@@ -40,6 +40,18 @@ def test_the_first_one_becomes_the_champion(pipeline: Pipeline) -> None:
     assert Verdict.model_validate_json(pipeline.tags("1")[VERDICT_TAG]) == verdict
 
 
+def test_where_the_champion_was_deleted_the_one_before_it_has_to_be_beaten(
+    pipeline: Pipeline,
+) -> None:
+    pipeline.champion_of(1.0, 0.5)
+    pipeline.client.delete_model_version(pipeline.spec.name, "2")
+    assert pipeline.aliases() == {"previous": "1"}
+    verdict = pipeline.decide(pipeline.register(2.0))
+    assert (verdict.promoted, verdict.champion) == (False, "1")
+    assert pipeline.decide(pipeline.register(0.1)).reason.startswith("better than v1 (")
+    assert pipeline.aliases() == {"champion": "4", "previous": "1"}
+
+
 @pytest.mark.parametrize("metric", [MAE, CLOSENESS], ids=["lower", "higher"])
 @pytest.mark.parametrize(
     ("grams", "promoted", "reason"),
