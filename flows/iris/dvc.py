@@ -1,0 +1,139 @@
+"""DVC, run as a program: it lives in an environment of its own, which a run may not have."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from flows.iris.files import FileVersion, remote
+from flows.iris.params import PROJECT
+from flows.platform.run_info import ROOT
+
+DVC = ROOT / ".venv-dvc/bin/dvc"
+
+
+class DvcError(RuntimeError):
+    """DVC failed: the message says in what, where and what to do. Another try may pass."""
+
+
+class DvcUnusableError(ValueError):
+    """DVC can't work here, however often it is tried: the message says what to do."""
+
+
+# What DVC says -> what to do. Its exit code is 255 for nearly all of it.
+LOCKED = r"is busy, it is being blocked by|[Uu]nable to acquire lock"
+ADVICE = {
+    LOCKED: "another DVC command works in this folder: run again when it has ended",
+    "bucket does not exist": "create it, or correct the artifact store",
+    "connect to the endpoint|[Cc]redentials|[Aa]ccess ?[Dd]enied|Forbidden": "check the "
+    "credentials, the region, the network and AWS_ENDPOINT_URL",
+    "Checkout failed|missing-files|[Ff]ailed to pull": "the remote lacks files: push them from "
+    "where they are, or run `repro`, which makes them anew",
+    r"\.yaml|\.lock": "correct the file",
+    "failed to reproduce": "the lines above say why the stage failed",
+}
+PASSING = re.compile(f"{LOCKED}|endpoint|failed to reproduce")
+
+
+@contextmanager
+def project() -> Iterator[Path]:
+    """DVC's folder: the clone's own, or a copy for this run where that can't be written."""
+    if os.access(PROJECT, os.W_OK):
+        yield PROJECT
+        return
+    with tempfile.TemporaryDirectory() as folder:  # in a container
+        yield Path(shutil.copytree(PROJECT, Path(folder, PROJECT.name)))
+
+
+def run(folder: Path, store: str, *arguments: str, log: Callable[[str], object] = print) -> None:
+    """Run a command of DVC in a folder, with the artifact store as its remote.
+
+    Args:
+        log: gets each line as soon as DVC prints it.
+
+    Raises:
+        DvcError, DvcUnusableError: it failed.
+    """
+    if not DVC.exists():
+        raise DvcUnusableError(
+            f"DVC isn't installed in {DVC.parents[1]}: `make .venv-dvc/.dvc` does it; an image has "
+            "it if docker/Dockerfile says ARG DVC=1"
+        )
+    command = " ".join(["dvc", *arguments])
+    log(f"Running: {command}")
+    log(f"CWD: {folder}")
+    said = []
+    with tempfile.TemporaryDirectory() as config:
+        _configure(Path(config), folder, store)
+        with _process(folder, Path(config), *arguments) as process:
+            for line in process.stdout or ():
+                said.append(line.rstrip())
+                if said[-1]:
+                    log(said[-1])
+    if process.returncode:
+        errors = " ".join(line for line in said if line.startswith("ERROR:")) or said[-1]
+        known = (advice for pattern, advice in ADVICE.items() if re.search(pattern, errors))
+        kind = DvcError if PASSING.search(errors) else DvcUnusableError
+        raise kind(
+            f"`{command}` in {folder} (remote: {remote(store)}) ended with {process.returncode}: "
+            f"{errors.removeprefix('ERROR: ')}; {next(known, 'see the lines above')}"
+        )
+
+
+def versions(folder: Path) -> list[FileVersion]:
+    """The versions of all files that dvc.lock has."""
+    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"].values()
+    found = {
+        each["path"]: each["md5"]
+        for stage in stages
+        for each in stage.get("deps", []) + stage.get("outs", [])
+    }
+    return [FileVersion(path=path, md5=md5) for path, md5 in found.items()]
+
+
+def _configure(config: Path, folder: Path, store: str) -> None:
+    """Write what holds on this machine; the project's own .dvc/config prevails over it."""
+    (folder / ".dvc").mkdir(exist_ok=True)  # which an image doesn't have
+    place = remote(store)
+    url = str(place) if place.protocol == "s3" else str(Path(place.path).resolve())
+    no_git = not any((each / ".git").exists() for each in folder.resolve().parents)
+    config.joinpath("config").write_text(
+        f"[core]\n    remote = store\n    no_scm = {no_git}\n"
+        f"    site_cache_dir = {folder / '.dvc/tmp'}\n['remote \"store\"']\n    url = {url}\n"
+    )
+
+
+@contextmanager
+def _process(folder: Path, config: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """DVC and the stages that it starts, ended together."""
+    environment = os.environ | {
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SYSTEM_CONFIG_DIR": str(config),
+        # the stages run in this environment, and not in DVC's
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+    }
+    with subprocess.Popen(  # noqa: S603
+        [DVC, *arguments],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        except BaseException:  # also Prefect's and Python's way to stop a run
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
