@@ -32,7 +32,7 @@ class DvcUnusableError(ValueError):
 LOCKED = r"is busy, it is being blocked by|[Uu]nable to acquire lock"
 ADVICE = {
     LOCKED: "another DVC command works in this folder: run again when it has ended",
-    "bucket does not exist": "create it, or correct the artifact store",
+    r"bucket does not exist|\[Errno": "create it, or correct TRAINYARD_ARTIFACT_STORE",
     "connect to the endpoint|[Cc]redentials|[Aa]ccess ?[Dd]enied|Forbidden": "check the "
     "credentials, the region, the network and AWS_ENDPOINT_URL",
     "Checkout failed|missing-files|[Ff]ailed to pull": "the remote lacks files: push them from "
@@ -79,12 +79,12 @@ def run(folder: Path, store: str, *arguments: str, log: Callable[[str], object] 
                 if said[-1]:
                     log(said[-1])
     if process.returncode:
-        errors = " ".join(line for line in said if line.startswith("ERROR:")) or said[-1]
-        known = (advice for pattern, advice in ADVICE.items() if re.search(pattern, errors))
-        kind = DvcError if PASSING.search(errors) else DvcUnusableError
+        told = _fault(said)
+        known = (advice for pattern, advice in ADVICE.items() if re.search(pattern, told))
+        kind = DvcError if PASSING.search(told) else DvcUnusableError
         raise kind(
             f"`{command}` in {folder} (remote: {remote(store)}) ended with {process.returncode}: "
-            f"{errors.removeprefix('ERROR: ')}; {next(known, 'see the lines above')}"
+            f"{told}; {next(known, 'see the lines above')}"
         )
 
 
@@ -97,6 +97,16 @@ def versions(folder: Path) -> list[FileVersion]:
         for each in stage.get("deps", []) + stage.get("outs", [])
     }
     return [FileVersion(path=path, md5=md5) for path, md5 in found.items()]
+
+
+def _fault(said: list[str]) -> str:
+    """What DVC, or the stage that it ran last, said of its failure."""
+    told: list[str] = []
+    for line in said:
+        told = [] if re.match("> |Stage |Running stage ", line) else [*told, line.strip()]
+    told = [line.removeprefix("ERROR: ") for line in told if line and "Having any" not in line]
+    # a stage's own message comes before DVC's
+    return "; ".join(told[-3:] if "failed to reproduce" in " ".join(told) else told[:4])
 
 
 def _configure(config: Path, folder: Path, store: str) -> None:

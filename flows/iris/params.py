@@ -58,7 +58,8 @@ def load_params(file: Path = PROJECT / "params.yaml") -> Params:
         )
         raise ParamsError(f"{file}: {wrong}; correct it") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ParamsError(f"{file} can't be read: {error}; correct it") from error
+        fault = " ".join(str(error).split())
+        raise ParamsError(f"{file} can't be read: {fault}; correct it") from error
 
 
 PARAMS = load_params()
