@@ -79,12 +79,12 @@ def run(folder: Path, store: str, *arguments: str, log: Callable[[str], object] 
                 if said[-1]:
                     log(said[-1])
     if process.returncode:
-        told = _fault(said)
-        known = (advice for pattern, advice in ADVICE.items() if re.search(pattern, told))
-        kind = DvcError if PASSING.search(told) else DvcUnusableError
+        text = "\n".join(said)
+        known = (advice for pattern, advice in ADVICE.items() if re.search(pattern, text))
+        kind = DvcError if PASSING.search(text) else DvcUnusableError
         raise kind(
             f"`{command}` in {folder} (remote: {remote(store)}) ended with {process.returncode}: "
-            f"{told}; {next(known, 'see the lines above')}"
+            f"{_fault(said)}; {next(known, 'see the lines above')}"
         )
 
 
@@ -100,13 +100,15 @@ def versions(folder: Path) -> list[FileVersion]:
 
 
 def _fault(said: list[str]) -> str:
-    """What DVC, or the stage that it ran last, said of its failure."""
+    """Four lines of what DVC said of its failure, and the stage that it ran last before that."""
     told: list[str] = []
     for line in said:
         told = [] if re.match("> |Stage |Running stage ", line) else [*told, line.strip()]
-    told = [line.removeprefix("ERROR: ") for line in told if line and "Having any" not in line]
-    # a stage's own message comes before DVC's
-    return "; ".join(told[-3:] if "failed to reproduce" in " ".join(told) else told[:4])
+    told = [line for line in told if line and "Having any troubles" not in line]
+    errors = [at for at, line in enumerate(told) if line.startswith("ERROR: ")] or [0]
+    stage_failed = "failed to reproduce" in told[errors[0]] if told else False
+    first = max(0, errors[0] - 2 * stage_failed)
+    return "; ".join(line.removeprefix("ERROR: ") for line in told[first : first + 4])
 
 
 def _configure(config: Path, folder: Path, store: str) -> None:

@@ -27,16 +27,49 @@ from tests.e2e.flows.whole_runs import Place, artifacts, ended, run
 pytestmark = pytest.mark.server
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of DVC's folder, without what the clone's own has made."""
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DVC's folder, without what the clone's own has made."""
     if not dvc.DVC.exists():
         pytest.skip("no .venv-dvc: `make test` builds it")
     made = shutil.ignore_patterns("out", "cache", "tmp", "dvc.lock", "__pycache__")
-    folder = Path(shutil.copytree(params.PROJECT, tmp_path / "iris", ignore=made))
+    return Path(
+        shutil.copytree(params.PROJECT, tmp_path_factory.mktemp("fresh") / "iris", ignore=made)
+    )
+
+
+@pytest.fixture(scope="session")
+def made(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after `dvc repro`."""
+    folder = tmp_path_factory.mktemp("made")
+    project = Path(shutil.copytree(fresh, folder / "iris"))
+    dvc.run(project, str(folder / "store"), "repro")
+    return project
+
+
+def used(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = Path(shutil.copytree(project, tmp_path / "iris"))
     monkeypatch.setattr(dvc, "PROJECT", folder)
     monkeypatch.setattr(train, "PROJECT", folder)
     return folder
+
+
+@pytest.fixture
+def project(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return used(fresh, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def made_project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return used(made, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def bucket(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`s3`, for DVC, which takes no device for AWS's configuration."""
+    (tmp_path / "no-config").touch()
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
+    return s3
 
 
 def tasks_of(run: FlowRun) -> dict[str, TaskRun]:
@@ -70,7 +103,9 @@ def locked(project: Path) -> dict[str, str]:
 
 def hashes(project: Path) -> dict[str, str]:
     return {
-        str(path.relative_to(project)): hashlib.md5(path.read_bytes()).hexdigest()
+        str(path.relative_to(project)): hashlib.md5(
+            path.read_bytes(), usedforsecurity=False
+        ).hexdigest()
         for path in (project / "out").glob("*.*")
     }
 
@@ -137,11 +172,12 @@ def test_a_first_try_that_fails_is_tried_again_after_two_seconds(
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
 def test_what_is_pushed_wiped_and_pulled_has_the_same_hashes(
-    kind: str, project: Path, tmp_path: Path, request: pytest.FixtureRequest
+    kind: str, made_project: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    store = str(tmp_path / "store") if kind == "folder" else request.getfixturevalue("s3")
-    dvc.run(project, store, "repro")
-    made, lock = hashes(project), (project / "dvc.lock").read_text()
+    store = str(tmp_path / "store") if kind == "folder" else request.getfixturevalue("bucket")
+    project, lock = made_project, (made_project / "dvc.lock").read_text()
+    made = hashes(project)
+    assert made.items() < {each.path: each.md5 for each in dvc.versions(project)}.items()
     assert (
         made.items()
         <= {path.removeprefix("dvc."): md5 for path, md5 in locked(project).items()}.items()
@@ -180,7 +216,7 @@ def test_in_a_git_repository_dvc_leaves_its_lock_to_be_committed(
 @pytest.mark.parametrize(
     ("file", "old", "new", "told"),
     [
-        ("dvc.yaml", "stages:", "stages: [", r"dvc\.yaml' is invalid.*line 2.*correct the file"),
+        ("dvc.yaml", "stages:", "stages: [", r"dvc\.yaml' is invalid.*line 1.*correct the file"),
         ("dvc.yaml", "cmd:", "command:", r"dvc\.yaml' .*line 3.*correct the file"),
         ("params.yaml", "seed: 42", "seed: -1", r"params\.yaml: split\.seed: Input should be gre"),
         ("data/iris.csv", "5.1,", "five,", r"iris\.csv can't be read: could not parse `five`"),
@@ -193,7 +229,7 @@ def test_a_file_that_cannot_be_used_is_named(
     name, message = ended(run(dvc_repro))
     assert name == "Failed"
     assert re.search(told, message), message
-    assert f"`dvc repro --pull` in {project}" in message
+    assert f"in {project} " in message
 
 
 def test_where_dvc_is_not_installed_that_is_said_once(
@@ -205,17 +241,15 @@ def test_where_dvc_is_not_installed_that_is_said_once(
     assert tasks_of(done)["dvc fetch"].run_count == 1  # another try wouldn't find it either
 
 
-def test_a_bucket_that_is_not_there_is_named(project: Path, s3: str) -> None:
-    dvc.run(project, s3, "repro")
+def test_a_bucket_that_is_not_there_is_named(made_project: Path, bucket: str) -> None:
     with pytest.raises(dvc.DvcUnusableError, match=r"s3://nobody/dvc.*create it, or correct"):
-        dvc.run(project, "s3://nobody", "push")
+        dvc.run(made_project, "s3://nobody", "push")
 
 
-def test_a_remote_that_lacks_the_files_is_named(project: Path, tmp_path: Path) -> None:
-    dvc.run(project, str(tmp_path / "store"), "repro")
-    wipe(project)
+def test_a_remote_that_lacks_the_files_is_named(made_project: Path, tmp_path: Path) -> None:
+    wipe(made_project)
     with pytest.raises(dvc.DvcUnusableError, match=r"remote: .*/none/dvc.*the remote lacks files"):
-        dvc.run(project, str(tmp_path / "none"), "pull")
+        dvc.run(made_project, str(tmp_path / "none"), "pull")
 
 
 def test_a_second_command_at_once_is_told_to_wait_and_a_stopped_one_ends_its_stage(
@@ -226,7 +260,7 @@ def test_a_second_command_at_once_is_told_to_wait_and_a_stopped_one_ends_its_sta
 
     def meanwhile(line: str) -> None:
         if line == "> sleep 987":
-            with pytest.raises(dvc.DvcError, match="busy.*run again when it has ended"):
+            with pytest.raises(dvc.DvcError, match=r"busy.*run again when it has ended"):
                 dvc.run(project, store, "repro")
             raise KeyboardInterrupt
 
@@ -274,13 +308,14 @@ def test_prefect_runs_what_changed(
     monkeypatch.setattr(train, "CODE", "another")
     assert states(run(iris_train)) == {"prepare": ran, "train": ran, "evaluate": ran}
     # a worse model doesn't win
-    assert here.client.get_model_version_by_alias("iris-species", "champion").version == "1"
+    champion = here.client.get_model_version_by_alias("iris-species", "champion")
+    assert str(champion.version) == "1"
 
 
 def test_both_make_the_same_data_and_dvc_pulls_what_prefect_made(
-    here: Place, project: Path
+    here: Place, made_project: Path
 ) -> None:
-    dvc.run(project, str(here.folder / "elsewhere"), "repro")
+    project = made_project
     run(iris_train)
     tags = here.client.get_model_version("iris-species", "1").tags
     data = ("data/iris.csv", stages.TRAIN, stages.TEST, stages.HOLDOUT)
@@ -298,13 +333,8 @@ def test_the_cli_trains_with_what_is_given_and_else_with_params_yaml(
     here: Place, project: Path
 ) -> None:
     assert main(["train", "--regularization", "3", "--max-iter", "500"]) == 0
-    (logged,) = here.client.search_runs(
-        [
-            here.client.get_experiment_by_name(each.name).experiment_id
-            for each in here.client.search_experiments()
-            if each.name.startswith("iris-train")
-        ]
-    )
+    (experiment,) = here.client.search_experiments(filter_string="name LIKE 'iris-train%'")
+    (logged,) = here.client.search_runs([experiment.experiment_id])
     assert logged.data.params["regularization"] == "3.0"
     assert logged.data.params["max_iter"] == "500"
     assert logged.data.params["test_size"] == str(params.PARAMS.split.test_size)
