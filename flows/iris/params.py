@@ -43,6 +43,18 @@ class Params(_Strict):
     split: Split
     train: Train
 
+    @property
+    def flat(self) -> dict[str, float]:
+        """All of them by their names, for MLflow and for the flow."""
+        return self.split.model_dump() | self.train.model_dump()
+
+    def updated(self, **given: float | None) -> "Params":
+        """These parameters, but for those that are given."""
+        parts = self.model_dump()
+        for part in parts.values():
+            part |= {name: given[name] for name in part if given.get(name) is not None}
+        return Params.model_validate(parts)
+
 
 def load_params(file: Path = PROJECT / "params.yaml") -> Params:
     """Read params.yaml.
@@ -60,6 +72,3 @@ def load_params(file: Path = PROJECT / "params.yaml") -> Params:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         fault = " ".join(str(error).split())
         raise ParamsError(f"{file} can't be read: {fault}; correct it") from error
-
-
-PARAMS = load_params()

@@ -65,5 +65,5 @@ def record(experiment: Experiment, folder: Path) -> None:
     """A run of MLflow with parameters, metrics, and the version of each file in DVC."""
     params = load_params(folder / "params.yaml")
     with tracked_run(experiment, "dvc repro", tags(dvc.versions(folder))):
-        mlflow.log_params(params.split.model_dump() | params.train.model_dump())
+        mlflow.log_params(params.flat)
         mlflow.log_metrics(json.loads((folder / METRICS).read_text()))

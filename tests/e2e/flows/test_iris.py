@@ -1,12 +1,12 @@
 """DVC two ways, as whole runs: Prefect operates `dvc repro`, or owns the same stages."""
 
-import hashlib
 import json
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from hashlib import md5
 from pathlib import Path
 
 import psutil
@@ -16,7 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, TaskRun
 
-from flows.iris import dvc, params, stages, train
+from flows.iris import dvc, params, stages, tasks, train
 from flows.iris.cli import main
 from flows.iris.repro import dvc_repro
 from flows.iris.train import iris_train
@@ -103,9 +103,7 @@ def locked(project: Path) -> dict[str, str]:
 
 def hashes(project: Path) -> dict[str, str]:
     return {
-        str(path.relative_to(project)): hashlib.md5(
-            path.read_bytes(), usedforsecurity=False
-        ).hexdigest()
+        str(path.relative_to(project)): md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         for path in (project / "out").glob("*.*")
     }
 
@@ -305,11 +303,18 @@ def test_prefect_runs_what_changed(
     assert states(run(iris_train))["prepare"] == ran
     change(project, "5.1,3.6", "5.1,3.5", stages.RAW)
     assert states(run(iris_train))["prepare"] == cached
-    monkeypatch.setattr(train, "CODE", "another")
+    monkeypatch.setattr(tasks, "CODE", "another")
     assert states(run(iris_train)) == {"prepare": ran, "train": ran, "evaluate": ran}
     # a worse model doesn't win
     champion = here.client.get_model_version_by_alias("iris-species", "champion")
     assert str(champion.version) == "1"
+
+
+def test_wrong_params_fail_the_run_with_their_fault(here: Place, project: Path) -> None:
+    change(project, "max_iter: 1000", "max_iter: many")
+    name, message = ended(run(iris_train))
+    assert name == "Failed"
+    assert f"{project}/params.yaml: train.max_iter: Input should be a valid integer" in message
 
 
 def test_both_make_the_same_data_and_dvc_pulls_what_prefect_made(
@@ -337,7 +342,7 @@ def test_the_cli_trains_with_what_is_given_and_else_with_params_yaml(
     (logged,) = here.client.search_runs([experiment.experiment_id])
     assert logged.data.params["regularization"] == "3.0"
     assert logged.data.params["max_iter"] == "500"
-    assert logged.data.params["test_size"] == str(params.PARAMS.split.test_size)
+    assert logged.data.params["test_size"] == str(params.load_params().split.test_size)
     assert main(["train", "--test-size", "2"]) == 1
 
 
@@ -349,5 +354,10 @@ def test_the_cli_hands_dvc_its_command(
 
 
 def test_a_champion_is_reproduced(here: Place, project: Path) -> None:
-    run(iris_train, regularization=2.0)
+    first = run(iris_train, regularization=2.0)
+    change(project, "regularization: 1.0", "regularization: 1000.0")
     assert "is reproduced" in reproduce(here.client, "iris-species", "1")
+    with get_client(sync_client=True) as client:
+        (again,) = (each for each in client.read_flow_runs() if each.start_time > first.end_time)
+    # and not taken from the cache
+    assert states(again) == dict.fromkeys(("prepare", "train", "evaluate"), "Completed")

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from flows.iris import stages
-from flows.iris.params import PARAMS, PROJECT, ParamsError, Split, Train, load_params
+from flows.iris.params import PROJECT, ParamsError, Split, Train, load_params
 from flows.iris.spec import PLACE, SPEC
 from flows.iris.stages import HOLDOUT, METRICS, MODEL, RAW, TEST, TRAIN, IrisError, read_irises
 from flows.lifecycle.spec import load_spec
@@ -80,7 +80,7 @@ def test_an_unusable_file_is_named_with_its_fault(
     if text is not None:
         (folder / RAW).write_text(text if "sepal" in text else header + text)
     with pytest.raises(IrisError, match=told):
-        stages.prepare(folder, PARAMS.split)
+        stages.prepare(folder, load_params().split)
 
 
 def test_a_stage_that_fails_in_dvcs_folder_ends_in_one_line(folder: Path) -> None:
