@@ -125,6 +125,8 @@ trips = pandas.read_parquet({str(tmp_path / "green_tripdata_2023-02.parquet")!r}
     assert left.pop(0) == "make down"  # after the flow in ten lines, below
     assert left.pop(0) == "make demo FLOW=wine"
     assert "# wine-cultivar version 1 is the new champion" in typed(newcomer, "make demo FLOW=wine")
+    assert left.pop(0) == "make demo FLOW=iris"
+    assert "# iris-species version 1 is the new champion" in typed(newcomer, "make demo FLOW=iris")
     assert left.pop(0) == "make demo FLOW=transactions"
     told = typed(newcomer, "make demo FLOW=transactions")
     assert "# transaction-refund version 1 is the new champion" in told
