@@ -158,7 +158,7 @@ def test_dvc_runs_what_changed_and_each_time_there_is_a_run(
 
 
 def test_a_first_try_that_fails_is_tried_again_after_two_seconds(
-    here: Place, project: Path, lines: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
+    here: Place, made_project: Path, lines: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main(["repro", "--fail-once", "--no-show-metrics"]) == 0
     when = {record.getMessage(): record.created for record in caplog.records}
