@@ -32,13 +32,13 @@ class DvcUnusableError(ValueError):
 LOCKED = r"is busy, it is being blocked by|[Uu]nable to acquire lock"
 ADVICE = {
     LOCKED: "another DVC command works in this folder: run again when it has ended",
+    "failed to reproduce": "correct that, and run again",
     r"bucket does not exist|\[Errno": "create it, or correct TRAINYARD_ARTIFACT_STORE",
     "connect to the endpoint|[Cc]redentials|[Aa]ccess ?[Dd]enied|Forbidden": "check the "
     "credentials, the region, the network and AWS_ENDPOINT_URL",
     "Checkout failed|missing-files|[Ff]ailed to pull": "the remote lacks files: push them from "
     "where they are, or run `repro`, which makes them anew",
     r"\.yaml|\.lock": "correct the file",
-    "failed to reproduce": "the lines above say why the stage failed",
 }
 PASSING = re.compile(f"{LOCKED}|endpoint|failed to reproduce")
 

@@ -49,8 +49,8 @@ def made(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def used(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = Path(shutil.copytree(project, tmp_path / "iris"))
-    monkeypatch.setattr(dvc, "PROJECT", folder)
-    monkeypatch.setattr(train, "PROJECT", folder)
+    for module in (dvc, params, train):
+        monkeypatch.setattr(module, "PROJECT", folder)
     return folder
 
 
@@ -158,7 +158,10 @@ def test_dvc_runs_what_changed_and_each_time_there_is_a_run(
 
 
 def test_a_first_try_that_fails_is_tried_again_after_two_seconds(
-    here: Place, made_project: Path, lines: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
+    here: Place,
+    made_project: Path,
+    lines: Callable[[], list[str]],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert main(["repro", "--fail-once", "--no-show-metrics"]) == 0
     when = {record.getMessage(): record.created for record in caplog.records}
@@ -354,7 +357,7 @@ def test_the_cli_hands_dvc_its_command(
 
 
 def test_a_champion_is_reproduced(here: Place, project: Path) -> None:
-    first = run(iris_train, regularization=2.0)
+    first = run(iris_train)
     change(project, "regularization: 1.0", "regularization: 1000.0")
     assert "is reproduced" in reproduce(here.client, "iris-species", "1")
     with get_client(sync_client=True) as client:
