@@ -78,7 +78,7 @@ TIERS ?= unit server $(if $(ALL),docker audit pulumi emulator)
 JOBS ?= 3
 BESIDE := -n $(JOBS) --dist loadfile
 beside = $(subst $() , or ,$(strip $(filter-out emulator,$(TIERS))))
-test: .venv/.dev .venv-emulator/.emulator .venv-infra/.infra $(if $(filter emulator,$(TIERS)),.venv-policy/.policy) $(if $(filter audit,$(TIERS)),.venv-checkov/.checkov) $(GO_TOOLS) ## what needs no Docker and no pulumi, in about 8 minutes (ALL=1 every tier that this machine can run, TIERS="docker audit" some, TESTS=tests/infra a folder)
+test: .venv/.dev .venv-dvc/.dvc .venv-emulator/.emulator .venv-infra/.infra $(if $(filter emulator,$(TIERS)),.venv-policy/.policy) $(if $(filter audit,$(TIERS)),.venv-checkov/.checkov) $(GO_TOOLS) ## what needs no Docker and no pulumi, in about 8 minutes (ALL=1 every tier that this machine can run, TIERS="docker audit" some, TESTS=tests/infra a folder)
 	@beside=5 emulated=5; \
 	  $(if $(beside),TIERS="$(TIERS)" $(PY) -m pytest $(BESIDE) -m "$(beside)" $(TESTS); beside=$$?;) \
 	  $(if $(filter emulator,$(TIERS)),TIERS="$(TIERS)" $(PY) -m pytest -m emulator $(TESTS); emulated=$$?;) \
@@ -106,7 +106,7 @@ generate: .venv/.dev .venv-emulator/.emulator ## write anew what is generated: P
 
 # dev holds nearly all that these smaller groups hold, so they follow its versions
 lock: $(UV) ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions)
-	$(call try,for group in dev laptop flow mlflow infra policy emulator checkov; do \
+	$(call try,for group in dev laptop flow mlflow infra policy emulator checkov dvc; do \
 	  case $$group in (laptop|flow|mlflow|infra) pins="-c requirements/dev.txt";; (*) pins="";; esac; \
 	  $(COMPILE) $$pins --group $$group -o requirements/$$group.txt || exit 1; done)
 	$(call try,echo uv | $(COMPILE) - -o requirements/uv.txt)
@@ -118,7 +118,7 @@ pictures: .venv/.dev ## take the README's pictures anew from the running stack (
 
 clean: ## stop the stack and remove what make built and the stack wrote
 	@if [ -x $(PY) ]; then $(PY) -m trainyard down --quiet; fi # the laptop's, whatever STACK is
-	rm -rf .go .uv .venv .venv-checkov .venv-emulator .venv-infra .venv-policy .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .go .uv .venv .venv-checkov .venv-dvc .venv-emulator .venv-infra .venv-policy .trainyard .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help: ## this list; `.venv/bin/trainyard COMMAND --help` says more of those that operate a stack
 	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -148,6 +148,10 @@ $(UV): requirements/uv.txt
 
 .venv-checkov/.checkov: requirements/checkov.txt $(UV)
 	$(call environment,.venv-checkov,checkov)
+
+# what flows/iris calls
+.venv-dvc/.dvc: requirements/dvc.txt $(UV)
+	$(call environment,.venv-dvc,dvc)
 
 # the environment that infra/Pulumi.yaml names: `pulumi` runs the program with it
 .venv-infra/.infra: requirements/infra.txt $(UV)

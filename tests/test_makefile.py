@@ -146,7 +146,7 @@ def test_make_refuses_it_too(typed: list[str], told: str) -> None:
 def test_tests_that_there_are_not_are_refused_with_those_that_were_meant(
     given: str, meant: str
 ) -> None:
-    environments = ("policy", "emulator", "infra", "checkov")
+    environments = ("policy", "emulator", "infra", "checkov", "dvc")
     built = [f"-o.venv-{each}/.{each}" for each in environments]
     done = make("test", given, "-o.venv/.dev", "-o.go/.built", *built)
     assert done.returncode == 2

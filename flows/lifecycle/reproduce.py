@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from mlflow import MlflowClient
 from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 
 from flows.lifecycle.benchmarks import predictions, same
 from flows.lifecycle.champion import load_version, logged_file
@@ -61,13 +62,14 @@ def reproduce(client: MlflowClient, model: str, wanted: str) -> str:
 
 
 def _train(entrypoint: str, parameters: dict[str, object]) -> LoggedModel:
-    """Run the flow that trained it, here, as far as the gate."""
+    """Run the flow that trained it, here, as far as the gate; no task takes a cached result."""
     reproduced: list[LoggedModel] = []
     token = REPRODUCED.set(reproduced)
     try:
         flow: Callable[..., object] = load_flow_from_entrypoint(entrypoint)
-        if inspect.iscoroutine(started := flow(**parameters)):
-            asyncio.run(started)
+        with temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True}):
+            if inspect.iscoroutine(started := flow(**parameters)):
+                asyncio.run(started)
     finally:
         REPRODUCED.reset(token)
     if len(reproduced) != 1:

@@ -55,7 +55,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
         shutil.copytree(ROOT / part, folder / part, ignore=ignore)
     for file in ("prefect.yaml", "Makefile", "pyproject.toml"):
         shutil.copy2(ROOT / file, folder)
-    for environment in (".uv", ".venv"):
+    for environment in (".uv", ".venv", ".venv-dvc"):
         if not (ROOT / environment).exists():
             pytest.skip(f"no {environment}: these tests need what `make test` builds")
         (folder / environment).symlink_to(ROOT / environment)
@@ -138,6 +138,8 @@ trips = pandas.read_parquet({str(tmp_path / "green_tripdata_2023-02.parquet")!r}
     assert left.pop(0) == "make down"  # after the flow in ten lines, below
     assert left.pop(0) == "make demo FLOW=wine"
     assert "# wine-cultivar version 1 is the new champion" in typed(newcomer, "make demo FLOW=wine")
+    assert left.pop(0) == "make demo FLOW=iris"
+    assert "# iris-species version 1 is the new champion" in typed(newcomer, "make demo FLOW=iris")
     assert left.pop(0) == "make demo FLOW=transactions"
     told = typed(newcomer, "make demo FLOW=transactions")
     assert "# transaction-refund version 1 is the new champion" in told
@@ -205,6 +207,22 @@ def test_a_new_pipeline_goes_as_contributing_says(newcomer: Clone) -> None:
         ["make", "lint"], cwd=newcomer.folder, capture_output=True, text=True, check=False
     )
     assert "flows.fares.fares -> flows.taxi.months" in refused.stdout
+
+
+def test_dvc_goes_both_ways_as_the_tutorials_page_says(newcomer: Clone) -> None:
+    page = (ROOT / "docs/tutorials.md").read_text()
+    (block,) = re.findall(r"^```\n(make \.venv-dvc/\.dvc .*?)^```", page, re.MULTILINE | re.DOTALL)
+    *typed_here, demo = (line.split("  #")[0].strip() for line in block.splitlines())
+    told = typed(newcomer, "\n".join(typed_here))
+    assert demo == "make demo FLOW=iris"  # the README's
+    assert len(typed_here) == 8
+    ran = told.partition("Flow run finished successfully in 'Completed'")[2]
+    assert "Flow run finished successfully in 'Completed'" in ran
+    for stage in ("prepare", "train", "evaluate"):  # the deployment's run was the first
+        assert f"Stage '{stage}' didn't change, skipping" in ran
+    assert "Intentional one-time failure" in ran
+    assert "iris-species version" in ran
+    assert ran.endswith("Everything is up to date.\n")
 
 
 def test_make_down_ends_all_that_was_started(newcomer: Clone) -> None:

@@ -49,13 +49,21 @@ def test_what_is_not_committed_shows_in_the_tag() -> None:
     assert Commit("", f"{REVISION}-dirty", 0).tag == "0123456789ab-dirty"
 
 
-def test_a_broken_promise_says_which_and_by_what() -> None:
+def test_a_broken_promise_says_which_and_by_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loads = {"flows/a.py:a": (3.9, 9.0), images.SMOKE: (2.8, 9.0), "flows/b.py:b": (0.9, 1.0)}
     kept = Trial(loads=loads, packages=[("polars", 138_000_000)])
     assert images.broken_promises(749_000_000, kept, timed=True) == []
     (size,) = images.broken_promises(751_000_000, kept, timed=True)
     assert "adds 751 MB to its base, more than 750" in size
     assert "polars 138 MB" in size
+    monkeypatch.setattr(images, "REPO", tmp_path)
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker/Dockerfile").write_text("ARG BASE=pinned\nARG DVC=1\nFROM x\n")
+    assert images.broken_promises(949_000_000, kept, timed=True) == []
+    (size,) = images.broken_promises(951_000_000, kept, timed=True)
+    assert "more than 950" in size
     slow = Trial(loads=loads | {"flows/c.py:c": (4.5, 4.5)}, packages=[])
     (load,) = images.broken_promises(0, slow, timed=True)
     assert load.startswith("flows/c.py:c takes 1.6 times as long to load as the smoke flow")

@@ -1,0 +1,1 @@
+"""Irises, DVC two ways: Prefect operates `dvc repro`, or Prefect owns the same stages."""
