@@ -21,6 +21,13 @@ IMAGES = REPO / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 COLORS = 128  # enough for pages, and a picture has a third of the bytes
 WIDTH, HEIGHT = 1280, 760
+DEMOS = (
+    "wine-train/wine-train",
+    "transactions-train/transactions-train",
+    "stars/stars",
+    "iris-train/iris-train",
+    "train-and-benchmark/benchmark-runner",
+)
 
 
 def main() -> None:
@@ -46,6 +53,8 @@ def main() -> None:
         taxi(page, prefect, ui, mlflow)
         fraud(page, prefect, ui, mlflow)
         failed_ingest(page, prefect, ui)
+        for deployment in DEMOS:
+            demo(page, prefect, ui, deployment)
         chromium.close()
 
 
@@ -91,6 +100,14 @@ def fraud(page: Page, prefect: httpx.Client, ui: str, mlflow: str) -> None:
     _take(page, "fraud-run", f"{ui}/runs/flow-run/{run['id']}", run["name"])
     model = f"{mlflow}/#/models/fraud-classifier?workflowType=machine_learning"
     _take(page, "fraud-version", model, "fraud-team", 820)
+
+
+def demo(page: Page, prefect: httpx.Client, ui: str, name: str) -> None:
+    """A run of a deployment with its own parameters, as it ended: its graph and its log."""
+    deployment = _read(prefect, f"/deployments/name/{name}")["id"]
+    started = prefect.post(f"/deployments/{deployment}/create_flow_run", json={})
+    run = _ended(prefect, started.raise_for_status().json()["id"])
+    _take(page, f"{name.split('/')[1]}-run", f"{ui}/runs/flow-run/{run['id']}", run["name"])
 
 
 def failed_ingest(page: Page, prefect: httpx.Client, ui: str) -> None:
