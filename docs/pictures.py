@@ -1,6 +1,6 @@
-"""Take the README's pictures from the pages of a running laptop stack, in headless Chromium.
+"""Take the pages' pictures for README and docs from a running stack, in headless Chromium.
 
-`make pictures` runs it after a `make demo KEEP=1`.
+`make pictures` runs it after a `make demo KEEP=1` and a run of dvc-repro/iris.
 """
 
 import json
@@ -18,7 +18,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> None:
-    """Find the newest completed training run and take both pictures of it."""
+    """Take pictures of the newest completed runs of taxi-train and dvc-repro."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         sys.exit(f"none of {', '.join(BROWSERS)} is installed: install Chromium first")
@@ -28,19 +28,8 @@ def main() -> None:
     outputs = json.loads(outputs_file.read_text())
     login = outputs_file.with_name("prefect-login").read_text().strip()
     api, mlflow = outputs["prefect_api_url"], outputs["tracking_uri"]
-    runs = _ask(
-        f"{api}/flow_runs/filter",
-        {
-            "flows": {"name": {"any_": ["taxi-train"]}},
-            "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
-            "sort": "END_TIME_DESC",
-            "limit": 1,
-        },
-        login,
-    )
-    if not runs:
-        sys.exit("no completed taxi-train run: `make demo KEEP=1` first")
-    run = runs[0]
+    run = _newest_run(api, login, "taxi-train", "make demo KEEP=1")
+    dvc_run = _newest_run(api, login, "dvc-repro", "prefect deployment run dvc-repro/iris --watch")
     experiment = _ask(
         f"{mlflow}/api/2.0/mlflow/experiments/search",
         {"max_results": 1, "filter": f"tags.`prefect.flow_run_id` = '{run['id']}'"},
@@ -51,7 +40,8 @@ def main() -> None:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = chromium.new_page(viewport={"width": 1280, "height": 760}, color_scheme="light")
         log_in(page, api.removesuffix("/api"), login)
-        _prefect_run(page, api.removesuffix("/api"), run)
+        _prefect_run(page, api.removesuffix("/api"), run, "prefect-run.png")
+        _prefect_run(page, api.removesuffix("/api"), dvc_run, "dvc-repro.png")
         charts = "workflowType=machine_learning&compareRunsMode=CHART"
         order = "orderByKey=metrics.%60rmse_valid%60&orderByAsc=true"
         _mlflow_comparison(page, f"{mlflow}/#/experiments/{experiment}/runs?{charts}&{order}")
@@ -66,11 +56,27 @@ def log_in(page: Page, ui: str, login: str) -> None:
     page.wait_for_url("**/dashboard**")
 
 
-def _prefect_run(page: Page, ui: str, run: dict[str, str]) -> None:
+def _newest_run(api: str, login: str, flow: str, command: str) -> dict[str, str]:
+    runs: list[dict[str, str]] = _ask(
+        f"{api}/flow_runs/filter",
+        {
+            "flows": {"name": {"any_": [flow]}},
+            "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
+            "sort": "END_TIME_DESC",
+            "limit": 1,
+        },
+        login,
+    )
+    if not runs:
+        sys.exit(f"no completed {flow} run: `{command}` first")
+    return runs[0]
+
+
+def _prefect_run(page: Page, ui: str, run: dict[str, str], file: str) -> None:
     page.goto(f"{ui}/runs/flow-run/{run['id']}")
     page.get_by_text(run["name"]).first.wait_for()
     page.wait_for_timeout(4000)  # the graph draws itself after its data is there
-    page.screenshot(path=IMAGES / "prefect-run.png")
+    page.screenshot(path=IMAGES / file)
 
 
 def _mlflow_comparison(page: Page, url: str) -> None:
