@@ -26,6 +26,7 @@ DEMOS = (
     "transactions-train/transactions-train",
     "stars/stars",
     "iris-train/iris-train",
+    "dvc-repro/iris",  # which needs `make .venv-dvc/.dvc`
     "train-and-benchmark/benchmark-runner",
 )
 
