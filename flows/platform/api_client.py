@@ -45,9 +45,9 @@ class ApiClient:
     """With the API's address and a time-out."""
     give_up_after: int = 10
     sleep: Callable[[float], None] = time.sleep
-    faults: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter, init=False)
     """What went wrong, and how often."""
-    _in_a_row: Counter[str] = field(default_factory=Counter)
+    _in_a_row: Counter[str] = field(default_factory=Counter, init=False)
 
     @property
     def url(self) -> str:

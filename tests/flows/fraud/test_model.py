@@ -136,8 +136,8 @@ def test_cost_and_confusion_are_of_the_flags() -> None:
     true = np.array([1, 1, 0, 0, 0])
     answers = np.column_stack([[0.9, 0.1, 0.8, 0.2, 0.3], [1, 0, 1, 0, 0]])
     assert spec.cost(true, answers) == (spec.MISSED_FRAUD + spec.FALSE_ALARM) / 5
-    assert spec.flagged(1)(true, answers) == 1 / 2
-    assert spec.flagged(0)(true, answers) == 1 / 3
+    assert spec.flagged(1, true, answers) == 1 / 2
+    assert spec.flagged(0, true, answers) == 1 / 3
     shown = [text.get_text() for text in confusion(true, answers[:, 1]).axes[0].texts]
     assert shown == ["2", "1", "1", "1"]
 
