@@ -112,16 +112,18 @@ def _refused(model: type[BaseModel] | None, every: dict[str, Any]) -> Iterator[t
 def _parameters_of(entrypoint: str) -> type[BaseModel]:
     """Return a model of a flow's parameters, as Prefect makes one.
 
-    Of the flow's module only what its signature names is imported: all of it, with MLflow and
-    Polars, would take ten seconds.
+    Of the flow's module only what its signature needs is loaded: all of it, with MLflow and Polars,
+    would take ten seconds.
     """
     file, _, name = entrypoint.rpartition(":")
     module = ast.parse((REPO / file).read_text())
     (flow,) = (each for each in module.body if getattr(each, "name", "") == name)
     assert isinstance(flow, ast.FunctionDef | ast.AsyncFunctionDef)  # noqa: S101
-    used = {each.id for each in ast.walk(flow.args) if isinstance(each, ast.Name)}
     empty = ast.FunctionDef(name, flow.args, [ast.Pass()], [])
-    needed = [each for each in module.body if used & set(_names(each))]
+    used, needed = _used(flow.args), list[ast.stmt]()
+    while more := [e for e in module.body if e not in (flow, *needed) and used & set(_names(e))]:
+        needed = [each for each in module.body if each in needed or each in more]
+        used |= {name for each in more for name in _used(each)}
     space: dict[str, Any] = {"__name__": name}
     code = ast.fix_missing_locations(ast.Module([*needed, empty], []))
     exec(compile(code, file, "exec"), space)  # noqa: S102  the owner's own flow
@@ -134,8 +136,14 @@ def _parameters_of(entrypoint: str) -> type[BaseModel]:
     return create_model(name, __config__=config, **fields)
 
 
+def _used(node: ast.AST) -> set[str]:
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+
+
 def _names(statement: ast.stmt) -> Iterator[str]:
-    """The names that an import or an assignment of a module gives."""
+    """The names that a statement of a module gives: an import, an assignment or a definition."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        yield statement.name
     if isinstance(statement, ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign):
         for each in ast.walk(statement):
             if isinstance(each, ast.alias):

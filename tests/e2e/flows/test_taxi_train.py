@@ -406,7 +406,9 @@ def test_what_is_fitted_does_not_depend_on_the_validation_month(
     fitted = []
     for valid in ("2023-02", "2023-03"):
         workspace = str(here.folder / valid)
-        dataset = preprocess(months["data"], ("2023-01", valid), 0.5, here.store, workspace)
+        dataset = preprocess(
+            months["data"], ("2023-01", valid), contract.DURATIONS, 0.5, here.store, workspace
+        )
         assert isinstance(dataset, Dataset)
         fitted.append(loads(Path(dataset.transformer).read_bytes()))
     assert len(fitted[0].routes_) > 100
