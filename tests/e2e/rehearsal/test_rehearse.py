@@ -191,6 +191,7 @@ def test_a_new_password_changes_who_uses_it(rehearsed: Rehearsed) -> None:
     changed = rehearsed.changes(databasePasswordVersion=2)
     users = {"mlflow", "prefect"}
     replaced = {f"{user}{task}-definition" for user in users for task in ("", "-migrate")}
+    replaced.add("flows-database-migrate-definition")
     updated = {f"{user}-service" for user in users} | {"database-postgres"}
     made = {"database-password-v2"}
     removed = {"database-password-v1"}
