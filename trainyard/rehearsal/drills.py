@@ -52,17 +52,24 @@ def flow_stopped(scene: Scene) -> str:
     return f"{waiting}, {again}; {found}"
 
 
+# The training's first part alone: ten whole ones would show the same in four times the time.
+PREPARATION = {
+    "data": "synthetic",
+    "months": ["2023-01", "2023-02"],
+    "durations": [1, 60],
+    "max_bad_share": 0.2,
+}
+
+
 @drill
 def worker_killed(scene: Scene) -> str:
     """Ten runs queued against a limit of one, and the worker's container killed meanwhile."""
     client, store = scene.client, scene.rehearsal.outputs.artifact_store
     workspaces = [f"runs/drill-{uuid4().hex}" for _ in range(10)]
-    # The training's first part alone: ten whole ones would show the same in four times the time.
-    data = {"data": "synthetic", "months": ["2023-01", "2023-02"], "max_bad_share": 0.2}
     preparation: dict[str, Any] = {
         "flow": "preprocess",
         "entrypoint": "flows/taxi/train.py:preprocess",
-        "parameters": {**data, "store": store},
+        "parameters": {**PREPARATION, "store": store},
         "concurrency_limit": 1,
     }
     with deployed(scene.rehearsal, **preparation) as deployment:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from flows.taxi.preprocess import preprocess
 from trainyard.rehearsal import drill_runner
 from trainyard.rehearsal.drill_runner import REPORT, Result, chosen, run_waves, written
-from trainyard.rehearsal.drills import DRILLS, THIRDS, WAVES
+from trainyard.rehearsal.drills import DRILLS, PREPARATION, THIRDS, WAVES
 from trainyard.rehearsal.emulator_session import RehearsalError
 from trainyard.rehearsal.scene import Drill, Scene
 from trainyard.tools.errors import StackError
@@ -29,6 +30,10 @@ TABLE = """# Reliability
 <!-- end of drills -->
 tail
 """
+
+
+def test_the_flow_takes_what_a_drill_gives_it() -> None:
+    preprocess.validate_parameters({**PREPARATION, "store": "s3://store", "workspace": "w"})
 
 
 def test_the_table_stands_between_its_marks_and_the_rest_is_left() -> None:
