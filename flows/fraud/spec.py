@@ -72,6 +72,7 @@ SPEC = ModelSpec(
     model_input=lambda rows: pandas_frame(rows.select(*CATEGORIES, AMOUNT)),
     row_error=lambda true, answers: np.abs(true - answers[:, SCORE]),
     answer=answer,
+    answers=("score", "flag"),
     limits={"roc_auc": 0.6},
     segments={"product": pl.col("ProductCD"), "card": pl.col("card4")},
     trusted_types=(

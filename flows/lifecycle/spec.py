@@ -69,6 +69,8 @@ class ModelSpec:
     """From n true values and n answers to n errors: which rows are the worst."""
     answer: Callable[[Any, Any], Values] = predicted
     """From a model and its input of n rows to the n answers that metrics score, (n,) or (n, k)."""
+    answers: tuple[str, ...] = ("prediction",)
+    """Names of the k answers, as columns of scores."""
     limits: Mapping[str, float] = field(default_factory=dict)
     """Benchmark -> how bad it may be: at least for metrics where higher is better, else at most."""
     segments: Mapping[str, pl.Expr] = field(default_factory=dict)

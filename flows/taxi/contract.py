@@ -123,18 +123,18 @@ def _readable(path: UPath, columns: Sequence[str]) -> pl.DataFrame:
     return pl.concat(frames, how="horizontal")
 
 
-def conform(raw: pl.DataFrame, file: str) -> pl.DataFrame:
+def conform(raw: pl.DataFrame, file: str, needed: Sequence[str] = NEEDED) -> pl.DataFrame:
     """Return the needed columns of `raw` in the types of `Trips`, and two columns about each row.
 
     Casts only what loses nothing: ids from any number or from text, timestamps from any resolution
     or ISO text without an offset, distances from any number or text. A value that doesn't cast is
     null, and the column `unreadable` names its column; null and NaN stay null. `duration` is in
-    minutes.
+    minutes, and null where drop-offs aren't needed.
 
     Raises:
         ContractError: no rows, a needed column is missing, or its type can't hold such values.
     """
-    missing = [name for name in NEEDED if name not in raw.columns]
+    missing = [name for name in needed if name not in raw.columns]
     if missing:
         raise ContractError(
             f"{file}: no column {', '.join(missing)} (it has {', '.join(raw.columns) or 'none'}); "
@@ -142,14 +142,16 @@ def conform(raw: pl.DataFrame, file: str) -> pl.DataFrame:
         )
     if raw.is_empty():
         raise ContractError(f"{file}: no rows; fetch the month again, or choose another month")
-    values = {name: _lossless(name, raw.schema[name], file) for name in NEEDED}
+    values = {name: _lossless(name, raw.schema[name], file) for name in needed}
     unreadable = (
         pl.when(_present(name, raw.schema[name]) & value.is_null()).then(pl.lit(name))
         for name, value in values.items()
     )
+    ended = "lpep_dropoff_datetime" in needed
+    minutes = _minutes("lpep_pickup_datetime", "lpep_dropoff_datetime") if ended else None
     return raw.select(
         **values, unreadable=pl.coalesce(*unreadable, pl.lit(None, pl.String))
-    ).with_columns(duration=_minutes("lpep_pickup_datetime", "lpep_dropoff_datetime"))
+    ).with_columns(duration=pl.lit(None, pl.Float64) if minutes is None else minutes)
 
 
 def check(

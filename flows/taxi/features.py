@@ -75,10 +75,12 @@ def pickup_times(trips: Trips) -> pl.Series:
 def model_input(trips: pl.DataFrame) -> pd.DataFrame:
     """The raw trips as a deployed model gets them, in pandas.
 
-    Zones as 64-bit integers: MLflow accepts smaller ones for these, but not the other way.
+    Zones as 64-bit integers: MLflow accepts smaller ones for these, but not the other way. One that
+    is missing is -1.
     """
-    columns = {column: trips[column].to_numpy() for column in TRIP_COLUMNS}
     zones = dict.fromkeys(("PULocationID", "DOLocationID"), "int64")
+    trips = trips.with_columns(pl.col(*zones).fill_null(-1))
+    columns = {column: trips[column].to_numpy() for column in TRIP_COLUMNS}
     return pd.DataFrame(columns).astype(zones)
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 
 from trainyard.contract.outputs import WEBHOOK, StackOutputs, deploy_environment
 from trainyard.laptop.doctor import disk_full
-from trainyard.laptop.services import LABELS
+from trainyard.laptop.services import LABELS, left_behind
 from trainyard.laptop.stack import NO_IMAGE, Stack
 from trainyard.prefect.deploy import PROBLEMS
 from trainyard.tools.console import console, done, errors, fail, say, tail
@@ -53,6 +53,9 @@ def up(stack: Stack, *, image: str | None = None) -> None:
     start = time.monotonic()
     if stack.up(image=image):
         say(f"the stack is up after {time.monotonic() - start:.0f} s:", "bold")
+        if left_behind(outputs := stack.outputs()):
+            pool = outputs.work_pool.name
+            say(f"deployments wait in another pool: `make deploy` brings them to {pool}", "yellow")
     else:
         say("the stack is already running:", "bold")
     stack.where_to_look()

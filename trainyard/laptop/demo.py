@@ -36,12 +36,12 @@ def demo(stack: Stack, wanted: Demo, *, keep: bool, image: str | None = None) ->
     """
     from trainyard.laptop.commands import deploy, register_and_deploy
 
-    if image:
+    if image or (image is None and stack.image):
         for name, value in wanted.parameters.items():
             if isinstance(value, str) and Path(value).is_absolute():
                 raise StackError(
-                    f"{name}={value}: a container sees no folder of this machine; leave out "
-                    "POOL=docker, or name data that it can fetch"
+                    f"{name}={value}: a container sees no folder of this machine; name data that "
+                    "it can fetch, or let runs be processes (`make down`, and no POOL=docker)"
                 )
     start = time.monotonic()
     started = stack.up(meanwhile=lambda outputs: deploy(stack, outputs), image=image)

@@ -135,3 +135,18 @@ def give_up_lost_runs(outputs: StackOutputs) -> None:
             client.set_flow_run_state(
                 run.id, Crashed(message="the stack was stopped under this run"), force=True
             )
+
+
+def left_behind(outputs: StackOutputs) -> bool:
+    """Whether deployments are in the stack's other work pool, which no worker polls now."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import WorkPoolFilter
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    others = [name for name in (POOL, DOCKER_POOL) if name != outputs.work_pool.name]
+    with (
+        temporary_settings({PREFECT_API_URL: outputs.prefect_api_url}),
+        get_client(sync_client=True) as client,
+    ):
+        pool = WorkPoolFilter.model_validate({"name": {"any_": others}})
+        return bool(client.read_deployments(work_pool_filter=pool, limit=1))

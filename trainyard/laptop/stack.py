@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 from pydantic import ValidationError
 
-from trainyard.contract.outputs import ProcessWorkPool, StackOutputs, deploy_environment
+from trainyard.contract.outputs import GIVEN, ProcessWorkPool, StackOutputs, deploy_environment
 from trainyard.laptop import containers, processes
 from trainyard.laptop.folder import Folder
 from trainyard.laptop.services import (
@@ -68,12 +68,10 @@ class Stack:
         """
         login = self._folder.login()
         own = ("PREFECT_", "MLFLOW_", "_MLFLOW_", "TRAINYARD_")
-        # what a user gives to their flows, by way of the worker
-        given = "TRAINYARD_FLOWS_DATABASE"
         kept = {
             key: value
             for key, value in os.environ.items()
-            if key == given or not key.startswith(own)
+            if key == GIVEN or not key.startswith(own)
         }
         binaries = str(Path(sys.executable).parent)
         no_proxy = kept.get("no_proxy") or kept.get("NO_PROXY")
@@ -159,8 +157,9 @@ class Stack:
                 told = self._outputs(state)
                 with console.status("waiting for MLflow and the worker"):
                     self._wait(["prefect", "mlflow", "worker"], state, start)
-                if (outputs := self.outputs()) != told:  # MLflow has lost its port meanwhile
-                    self._write_for_others(outputs)
+                outputs = self.outputs()
+                self._write_for_others(outputs)  # of another image, perhaps
+                if outputs != told:  # MLflow has lost its port meanwhile
                     self.register(outputs)
             except BaseException:
                 with processes.cleaning_up():
@@ -175,7 +174,7 @@ class Stack:
     def _choose(self, state: State, image: str | None, alive: list[str]) -> None:
         """How runs are started from now on."""
         if image is None:
-            image = state.image if alive else ""
+            image = state.image
         if "worker" in alive and bool(image) != bool(state.image):
             kind = "containers" if state.image else "processes"
             raise StackError(f"the stack is up, and its runs are {kind}: `make down` first")

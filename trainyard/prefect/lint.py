@@ -107,8 +107,11 @@ def _on_cloud() -> bool:
 _Trigger = Annotated[DeploymentTriggerTypes, AfterValidator(_fires)]
 
 
+_Name = Annotated[str, Field(pattern=rf"^[^\s{_NOT}]([^{_NOT}]*[^\s{_NOT}])?$")]
+
+
 class _Deployment(_Steps, _models.DeploymentConfig):
-    name: Annotated[str, Field(pattern=rf"^[^\s{_NOT}]([^{_NOT}]*[^\s{_NOT}])?$")]
+    name: _Name
     entrypoint: str
     work_pool: _models.WorkPoolConfig
     tags: list[Annotated[str, Field(coerce_numbers_to_str=True)]] | None = None
@@ -121,6 +124,20 @@ class _Deployment(_Steps, _models.DeploymentConfig):
 
 class _Document(_Steps, _models.PrefectYamlModel):
     deployments: Annotated[list[_Deployment], Field(min_length=1)]  # type: ignore[assignment]
+
+
+def _once(names: list[str]) -> list[str]:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]} is there twice; keep the place that it should have")
+    return names
+
+
+class _Definitions(BaseModel):  # beside anchors
+    work_queues: Annotated[list[_Name], AfterValidator(_once)] | None = None
+
+
+class _Defined(BaseModel):
+    definitions: _Definitions | None = None
 
 
 _BELONGS = {
@@ -180,9 +197,15 @@ class _File:
         self.found, self.shapeless, self.names = dict[str, str](), set[Any](), set[str]()
         filled = self.filled(self.config, ())
         plain = json.loads(json.dumps(self.config))
-        for model, given in ((_Document, filled), (_models.PrefectYamlModel, plain)):
+        defined = config.get("definitions")
+        if isinstance(defined, dict):
+            defined = {key: each for key, each in defined.items() if key == "work_queues"}
+        own: Any = {"definitions": defined}
+        # Prefect looks before it fills in, too
+        models = ((_Defined, own), (_Document, filled), (_models.PrefectYamlModel, plain))
+        for model, given in models:
             try:
-                model.model_validate(given, extra="forbid")  # Prefect looks before it fills in, too
+                model.model_validate(given, extra="forbid")
             except ValidationError as error:
                 names = re.findall(r'"(\w+)": \{', json.dumps(_Document.model_json_schema()))
                 for each in error.errors():

@@ -14,7 +14,7 @@ from trainyard.contract.containers import (
     without_privileges,
 )
 from trainyard.contract.naming import STACK_TAG
-from trainyard.contract.outputs import DockerWorkPool, EcsWorkPool, StackOutputs
+from trainyard.contract.outputs import GIVEN, DockerWorkPool, EcsWorkPool, StackOutputs
 
 IMAGE = {
     "type": "string",
@@ -96,7 +96,9 @@ def _docker(
     tracking = environment["MLFLOW_TRACKING_URI"]
     if not pool.host_network:  # Docker's name for the machine; the worker puts it into Prefect's
         tracking = tracking.replace("127.0.0.1", "host.docker.internal")
-    environment = IN_A_CONTAINER | environment | {"MLFLOW_TRACKING_URI": tracking}
+    # the worker fills it in from its own environment: a password isn't kept in Prefect
+    given = {GIVEN: f"{{{{ ${GIVEN} }}}}"}
+    environment = IN_A_CONTAINER | environment | {"MLFLOW_TRACKING_URI": tracking} | given
     return {
         "job_configuration": {
             "command": "{{ command }}",

@@ -49,6 +49,10 @@ def containers(clone: Clone) -> list[dict[str, Any]]:
     return json.loads(docker("inspect", *names).stdout) if names else []
 
 
+def stacks_image(clone: Clone) -> str:
+    return str(json.loads((clone.home / "state.json").read_text())["image"])
+
+
 @contextmanager
 def prefect(clone: Clone) -> Iterator[SyncPrefectClient]:
     opened = {
@@ -63,7 +67,7 @@ def test_a_run_is_a_locked_down_container_of_the_flow_image(clone: Clone) -> Non
     said = clone.run("demo", "--flow", "wine", "--pool", "docker", "--keep")
     assert "# wine-cultivar version 1 is the new champion" in said
     (container,) = containers(clone)
-    assert container["Image"] == json.loads((clone.home / "state.json").read_text())["image"]
+    assert container["Image"] == stacks_image(clone)
     assert container["Config"]["User"] == f"{os.getuid()}:{os.getgid()}"
     host = container["HostConfig"]
     assert host["ReadonlyRootfs"]
@@ -76,8 +80,9 @@ def test_the_stack_goes_on_as_it_is_and_is_asked_for_nothing_else(clone: Clone) 
     assert "already running" in clone.run("up")
     said = clone.run("up", "--pool", "process", fails=True)
     assert "its runs are containers: `make down` first" in said
-    said = clone.run("demo", "--pool", "docker", "--data", str(clone.folder), fails=True)
-    assert "a container sees no folder of this machine" in said
+    for pool in (["--pool", "docker"], []):
+        said = clone.run("demo", *pool, "--data", str(clone.folder), fails=True)
+        assert "a container sees no folder of this machine" in said
 
 
 def test_a_killed_container_starts_again_and_one_without_memory_says_so(clone: Clone) -> None:
@@ -129,7 +134,31 @@ def test_a_dead_workers_runs_are_not_left_to_go_on_beside_their_next_start(clone
         assert before.isdisjoint(each["Id"] for each in containers(clone))
 
 
+def test_a_newer_image_is_the_environments_too(clone: Clone) -> None:
+    before = stacks_image(clone)
+    flow = clone.folder / "flows/wine/train.py"
+    flow.write_text(f"{flow.read_text()}# changed\n")
+    assert "already running" in clone.run("up", "--pool", "docker")
+    assert stacks_image(clone) != before
+    assert f"export TRAINYARD_IMAGE={stacks_image(clone)}\n" in (clone.home / "env").read_text()
+
+
+def test_after_a_restart_of_the_machine_runs_are_containers_as_before(clone: Clone) -> None:
+    image = stacks_image(clone)
+    for process in clone.processes():
+        process.kill()
+    assert "polls the pool trainyard-docker" in clone.run("up")
+    assert stacks_image(clone) == image
+
+
 def test_down_leaves_no_container(clone: Clone) -> None:
     clone.run("down")
     assert not containers(clone)
     assert not clone.processes()
+
+
+def test_deployments_of_containers_are_not_forgotten_by_a_stack_of_processes(clone: Clone) -> None:
+    assert "`make deploy` brings them to trainyard" in clone.run("up")
+    clone.run("deploy")
+    clone.run("down")
+    assert "make deploy" not in clone.run("up")

@@ -22,6 +22,7 @@ from prefect.settings import (
 from prefect.utilities.schema_tools import validate
 from prefect_aws.workers import ecs_worker
 from prefect_aws.workers.ecs_worker import ECSJobConfiguration, ECSWorker
+from prefect_docker.worker import DockerWorkerJobConfiguration
 from syrupy.assertion import SnapshotAssertion
 
 from infra.components.fargate import Container
@@ -197,18 +198,36 @@ def test_a_run_is_kept_as_safe_as_the_stacks_own_containers(ecs: Ecs) -> None:
     Size(int(definition["cpu"]), int(definition["memory"]))  # a pair that Fargate has
 
 
+def containers(host_network: bool) -> StackOutputs:
+    """A laptop's stack whose runs are containers."""
+    return StackOutputs(
+        stack="laptop",
+        prefect_api_url="http://127.0.0.1:4200/api",
+        tracking_uri="http://127.0.0.1:5000",
+        artifact_store="/home/me/.trainyard/artifacts",
+        code_dir="/app",
+        work_pool=DockerWorkPool(name="pool", host_network=host_network, user="501:20"),
+    )
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:p4ss@host/flows", ""])
+def test_containers_get_the_database_that_the_worker_was_given(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRAINYARD_FLOWS_DATABASE", raising=False)
+    template = base_job_template(containers(True))
+    if url:
+        monkeypatch.setenv("TRAINYARD_FLOWS_DATABASE", url)
+    job = DockerWorkerJobConfiguration.from_template_and_values(template, {"image": "flow"})
+    environment = asyncio.run(job).env
+    assert environment["TRAINYARD_FLOWS_DATABASE"] == url
+    assert environment["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+
+
 def test_containers_find_a_machines_servers_by_the_name_that_docker_gives_it() -> None:
     """On Linux they use its network; elsewhere Docker has a name for it."""
     for host_network, host in ((True, "127.0.0.1"), (False, "host.docker.internal")):
-        outputs = StackOutputs(
-            stack="laptop",
-            prefect_api_url="http://127.0.0.1:4200/api",
-            tracking_uri="http://127.0.0.1:5000",
-            artifact_store="/home/me/.trainyard/artifacts",
-            code_dir="/app",
-            work_pool=DockerWorkPool(name="pool", host_network=host_network, user="501:20"),
-        )
-        template = base_job_template(outputs)
+        template = base_job_template(containers(host_network))
         assert bool(template["job_configuration"]["network_mode"]) == host_network
         variables = template["variables"]["properties"]["env"]["default"]
         assert variables["MLFLOW_TRACKING_URI"] == f"http://{host}:5000"
