@@ -23,7 +23,7 @@ from infra.site import (
 )
 from infra.stack_outputs import Parts, one_off_tasks, stack_outputs
 from trainyard.contract.naming import OUTPUTS, READY, RELEASE, RELEASES
-from trainyard.contract.readiness import NOTHING_DONE
+from trainyard.contract.readiness import NOTHING_DONE, gone
 
 
 def environment(
@@ -77,6 +77,7 @@ def environment(
     keep_parameters(site, outputs)
     held = [*parts.services, *(["flows"] if flows_database else [])]
     held = [label for label in held if not getattr(site.may_run, label)]
+    held += [label for label in gone(context.noted, servers_of(settings)) if label not in held]
     return {
         "trainyard": outputs,
         "services": Output.all(**{name: s.service_name for name, s in parts.services.items()}),

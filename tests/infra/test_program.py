@@ -261,6 +261,11 @@ def test_a_database_of_the_flows_own_is_reached_by_them_as_their_own_user(name: 
     assert "migrate-flows" in bare(made.exports["tasks"])["definitions"]
 
 
+def test_a_stack_without_what_make_up_has_noted_asks_it_to_forget() -> None:
+    noted = json.dumps(json.loads(READY) | {"flows": "a database"})
+    assert bare(recorded(**IMAGES, noted=noted).exports["held_back"]) == ["flows"]
+
+
 def test_the_webhooks_address_reaches_the_deployer_by_ecs_and_is_in_no_output() -> None:
     made, arn = recorded(**OWN_SECRETS), WEBHOOK
     given = {

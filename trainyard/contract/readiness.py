@@ -51,3 +51,11 @@ def ready(noted: Mapping[str, object], servers: Servers, *, worker_image: str) -
     # A worker that starts before its pool is registered would find none.
     worker = bool(worker_image) and api and noted.get("registered") is True
     return Ready(mlflow=mlflow, prefect=prefect, flows=flows, worker=worker)
+
+
+def gone(noted: Mapping[str, object], servers: Servers) -> list[str]:
+    """What is noted and no longer in this stack. The note has to forget it: where it comes back, it
+    has other passwords.
+    """
+    has = asdict(servers)
+    return [name for name in ("mlflow", "prefect", "flows") if noted.get(name) and not has[name]]

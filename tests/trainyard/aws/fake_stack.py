@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.aws import stack as operations
-from trainyard.contract.readiness import Servers, ready
+from trainyard.contract.readiness import Servers, gone, ready
 from trainyard.tools.errors import StackError
 
 OUTPUTS: dict[str, Any] = {
@@ -58,7 +58,8 @@ class World:
         ours = {"mlflow"} | ({"prefect"} if self.servers.prefect else set())
         self.running = {name for name in ours | {"worker"} if getattr(may, name)}
         held = (ours | {"worker"}) - self.running
-        self.held = sorted(held | ({"flows"} if self.servers.flows and not may.flows else set()))
+        held |= {"flows"} if self.servers.flows and not may.flows else set()
+        self.held = sorted(held | set(gone(self.noted, self.servers)))
 
     def outputs(self) -> dict[str, Any]:
         return {

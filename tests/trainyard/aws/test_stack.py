@@ -54,6 +54,18 @@ def test_the_flows_database_is_made_before_a_run_can_start_and_later_stops_nothi
     assert first.index("migrate-flows") < first.index("deployer --register-only")
 
 
+def test_a_flows_database_that_comes_back_is_given_its_new_password() -> None:
+    with_database = replace(SELF_HOSTED, flows="a database")
+    world = World(with_database)
+    world.make_up()
+    world.servers = SELF_HOSTED
+    world.make_up()
+    assert world.make_up() == ["up"]
+    world.servers = with_database
+    assert world.make_up() == ["up", "migrate-flows", "up"]
+    assert world.running == {"mlflow", "prefect", "worker"}
+
+
 def test_prefect_clouds_key_comes_from_secrets_manager_unless_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
