@@ -78,7 +78,7 @@ TIERS ?= unit server $(if $(ALL),docker audit pulumi emulator)
 JOBS ?= 3
 BESIDE := -n $(JOBS) --dist loadfile
 beside = $(subst $() , or ,$(strip $(filter-out emulator,$(TIERS))))
-test: .venv/.dev .venv-dvc/.dvc .venv-emulator/.emulator .venv-infra/.infra $(if $(filter emulator,$(TIERS)),.venv-policy/.policy) $(if $(filter audit,$(TIERS)),.venv-checkov/.checkov) $(GO_TOOLS) ## what needs no Docker and no pulumi, in about 8 minutes (ALL=1 every tier that this machine can run, TIERS="docker audit" some, TESTS=tests/infra a folder)
+test: .venv/.dev .venv-dvc/.dvc .venv-emulator/.emulator .venv-infra/.infra $(if $(filter emulator,$(TIERS)),.venv-policy/.policy) $(if $(filter audit,$(TIERS)),.venv-checkov/.checkov) $(GO_TOOLS) ## what needs no Docker and no pulumi, in about 10 minutes (ALL=1 every tier that this machine can run, TIERS="docker audit" some, TESTS=tests/infra a folder)
 	@beside=5 emulated=5; \
 	  $(if $(beside),TIERS="$(TIERS)" $(PY) -m pytest $(BESIDE) -m "$(beside)" $(TESTS); beside=$$?;) \
 	  $(if $(filter emulator,$(TIERS)),TIERS="$(TIERS)" $(PY) -m pytest -m emulator $(TESTS); emulated=$$?;) \
