@@ -3,16 +3,18 @@
 import hashlib
 from collections.abc import Iterator
 
+import polars as pl
 from mlflow import MlflowClient
 from prefect import flow, task
 
 from flows.fraud import source
 from flows.fraud.contract import Unlabelled, check
-from flows.fraud.spec import SPEC
+from flows.fraud.spec import ID, SPEC
 from flows.lifecycle.scoring import Batch, Month, Scored, score_month
 from flows.lifecycle.scoring_report import report_scores
 from flows.platform.address import Address
 from flows.platform.artifact_store import artifact_path, local_file, sha256
+from flows.platform.contract import ContractError
 from flows.platform.run_info import current_run, end_killed_attempts
 from flows.platform.settings import load_settings
 from flows.platform.task_options import PERSISTED, RETRIED
@@ -54,10 +56,20 @@ def score_transactions(data_path: str, month: str) -> Scored:
 
 
 def batches(files: list[str]) -> Iterator[Batch]:
-    """The rows of CSVs; one file is in memory at a time."""
+    """The rows of CSVs; one file is in memory at a time.
+
+    Raises:
+        ContractError: a file is no such CSV, or has transactions of one before it.
+    """
+    seen = pl.Series(dtype=pl.Int64)
     for file in files:
         with local_file(artifact_path(file)) as local:
             good, bad, _ = check(local, file, max_bad_share=1, schema=Unlabelled)
+        if twice := good[ID].is_in(seen.implode()).sum():
+            raise ContractError(
+                f"{file}: {twice:,} of its TransactionIDs are in another file, too; keep one"
+            )
+        seen.append(good[ID])
         yield Batch(good.clear(), bad)
         for rows in good.iter_slices(ROWS):
             yield Batch(rows, bad.clear())
