@@ -153,7 +153,8 @@ def up(stack: LaptopOrStack = None, /, *, pool: Pool | None = None) -> int | Non
 
     Args:
         pool: On a laptop, what runs are: processes (as without it), or with `docker` containers of
-            the flow image, which is built first; `trainyard deploy` tells the deployments.
+            the flow image, which is built first, from the flows as they are now; `trainyard
+            deploy` tells the deployments.
     """
     if stack is None:
         from trainyard.laptop import commands
