@@ -20,7 +20,9 @@ def main(arguments: Sequence[str]) -> int:
         train.add_argument(f"--{name}", default=argparse.SUPPRESS, help="not params.yaml's")
     typed = commands.add_parser("dvc", help="a command of DVC, with the artifact store as remote")
     typed.add_argument("arguments", nargs=argparse.REMAINDER)
-    given = vars(parser.parse_args(arguments))
+    # argparse would take an option that comes first for one of its own
+    own = arguments[:1] if arguments[:1] == ["dvc"] else arguments
+    given = vars(parser.parse_args(own))
     match given.pop("command"):
         case "repro":
             from flows.iris.repro import dvc_repro
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
             state = iris_train(**given, return_state=True)
         case _:
             with dvc.project() as folder:
-                dvc.run(folder, load_settings().artifact_store, *given["arguments"])
+                dvc.run(folder, load_settings().artifact_store, *arguments[1:])
             return os.EX_OK
     return os.EX_OK if state.is_completed() else 1
 

@@ -107,7 +107,8 @@ def score_month(
     """
     champion = find_version(client, spec.name, CHAMPION)
     there = read_record(store, spec.name, month)
-    if there and (there.version, there.sha256) == (str(champion.version), sha256):
+    same = there and (there.version, there.sha256) == (str(champion.version), sha256)
+    if there and same and artifact_path(there.scores).exists():
         return there
     folder = month_folder(store, spec.name, month)
     scores, quarantine = folder / "scores.parquet", folder / "quarantine.parquet"

@@ -38,7 +38,7 @@ def preprocess(
         prepare_month(data, month, durations, max_bad_share, store, workspace) for month in months
     )
     report_bad_rows([train, valid])
-    valid_rows, holdout = hold_out(valid, store, workspace)
+    valid_rows, holdout = hold_out(valid, durations, store, workspace)
     transformer = fit_transformer(train, workspace)
     train_features, valid_features = (
         make_features(month, rows, transformer, workspace)
@@ -95,16 +95,24 @@ def report_bad_rows(months: Sequence[PreparedMonth]) -> None:
 
 
 @task(task_run_name="hold-out", **PERSISTED_BY_WORKSPACE, **WAITS)
-def hold_out(valid: PreparedMonth, store: str, workspace: str) -> tuple[str, Holdout]:
-    """Keep a fifth of the validation month from the search; gives the other rows' URI."""
+def hold_out(
+    valid: PreparedMonth, durations: tuple[float, float], store: str, workspace: str
+) -> tuple[str, Holdout]:
+    """Keep a fifth of the validation month from the search; gives the other rows' URI.
+
+    Models are compared on trips of the contract's durations, whichever a run has asked for: one
+    that has learned short trips only would win on short trips.
+    """
     from flows.taxi.spec import SPEC
 
-    rows = read_parquet(artifact_path(valid.kept))
-    unseen = held_out(rows)
+    rows = compared = read_parquet(artifact_path(valid.kept))
+    if durations != contract.DURATIONS:
+        raw = contract.read_month(artifact_path(valid.file))
+        compared = contract.check(raw, valid.month, valid.file, max_bad_share=1).kept
     path = artifact_path(workspace, "search", f"{valid.month}.parquet")
-    write_parquet(rows.filter(~unseen), path)
+    write_parquet(rows.filter(~held_out(rows)), path)
     return str(path), keep_holdout(
-        rows.filter(unseen), SPEC.name, store, valid.as_seen(rows.columns)
+        compared.filter(held_out(compared)), SPEC.name, store, valid.as_seen(rows.columns)
     )
 
 

@@ -128,9 +128,7 @@ def give_up_lost_runs(outputs: StackOutputs) -> None:
     ):
         for run in client.read_flow_runs(
             flow_run_filter=FlowRunFilter.model_validate({"state": going}),
-            work_pool_filter=WorkPoolFilter.model_validate(
-                {"name": {"any_": [outputs.work_pool.name]}}
-            ),
+            work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [POOL, DOCKER_POOL]}}),
         ):
             client.set_flow_run_state(
                 run.id, Crashed(message="the stack was stopped under this run"), force=True

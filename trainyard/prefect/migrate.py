@@ -36,7 +36,8 @@ async def create_databases(server: str) -> None:
     import asyncpg  # of Prefect; MLflow's image has it for this
 
     # The one that RDS made; a CREATE DATABASE needs some database to be said in.
-    connection = await asyncpg.connect(database=os.environ.get("PGDATABASE", "mlflow"))
+    first = os.environ.get("PGDATABASE", "mlflow")
+    connection = await asyncpg.connect(database=first)
     try:
         owner = ""
         if server == "flows":
@@ -48,6 +49,7 @@ async def create_databases(server: str) -> None:
                 # A name of ours, not of a user's: it can't be a parameter of this statement.
                 await connection.execute(f'CREATE DATABASE "{name}" {owner}')
                 sys.stdout.write(f"made the database {name}\n")
+        for name in {*DATABASES[server], first}:
             await connection.execute(f'REVOKE CONNECT ON DATABASE "{name}" FROM PUBLIC')
     finally:
         await connection.close()
@@ -57,9 +59,9 @@ async def keep_user(connection: "Connection", password: str) -> None:
     """Make the flows' user, where there is none; give it the password that the stack has now."""
     if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", FLOWS_USER):
         await connection.execute(f'CREATE ROLE "{FLOWS_USER}"')
-        # RDS's administrator is no superuser: only who is in a role may give it a database.
-        await connection.execute(f'GRANT "{FLOWS_USER}" TO CURRENT_USER')
         sys.stdout.write(f"made the user {FLOWS_USER}\n")
+    # RDS's administrator is no superuser: only who is in a role may give it a database.
+    await connection.execute(f'GRANT "{FLOWS_USER}" TO CURRENT_USER')
     await connection.execute(
         f"ALTER ROLE \"{FLOWS_USER}\" LOGIN PASSWORD '{verifier(password, os.urandom(16))}'"
     )

@@ -356,6 +356,8 @@ def test_the_cli_hands_dvc_its_command(
 ) -> None:
     assert main(["dvc", "status", "--no-updates"]) == 0
     assert f"Running: dvc status --no-updates\nCWD: {project}" in capsys.readouterr().out
+    assert main(["dvc", "--version"]) == 0
+    assert "Running: dvc --version" in capsys.readouterr().out
 
 
 def test_a_champion_is_reproduced(here: Place, project: Path) -> None:

@@ -28,6 +28,7 @@ from prefect.results import ResultRecordMetadata
 from prefect.states import Scheduled
 
 from flows.lifecycle.champion import ModelRefusedError, load_champion
+from flows.lifecycle.holdout import load_holdout
 from flows.taxi import contract
 from flows.taxi.models import TRUSTED_TYPES, loads
 from flows.taxi.preprocess import preprocess
@@ -414,6 +415,23 @@ def test_what_is_fitted_does_not_depend_on_the_validation_month(
     assert len(fitted[0].routes_) > 100
     np.testing.assert_array_equal(fitted[0].routes_, fitted[1].routes_)
     np.testing.assert_array_equal(fitted[0].route_miles_, fitted[1].route_miles_)
+
+
+def test_models_are_compared_on_the_same_trips_whatever_they_were_trained_on(here: Place) -> None:
+    for month in ("2023-01", "2023-02"):
+        put_month(here.folder, month, rows=1_000)
+    months, unseen = ("2023-01", "2023-02"), []
+    for shortest, longest in ((1, 60), (1, 20), (0, 90)):
+        workspace = str(here.folder / f"up to {longest}")
+        durations = (float(shortest), float(longest))
+        dataset = preprocess(str(here.folder), months, durations, 1, here.store, workspace)
+        assert isinstance(dataset, Dataset)
+        unseen.append(dataset.holdout)
+        seen = pl.read_parquet(dataset.valid_rows)
+        assert seen["duration"].is_between(*durations).all()
+        both = seen.join(load_holdout(dataset.holdout), on=seen.columns, how="semi")
+        assert both.is_empty()
+    assert unseen[0].sha256 == unseen[1].sha256 == unseen[2].sha256
 
 
 def test_months_without_a_bad_row_have_no_quarantine_and_train_as_any(

@@ -91,6 +91,9 @@ def test_what_is_scored_is_not_scored_again(pipeline: Pipeline) -> None:
         pipeline.client, pipeline.spec, MONTH, "it", "a", never(), pipeline.store, "other run"
     )
     assert again == first
+    artifact_path(first.scores).unlink()
+    assert scored(pipeline, batch(0)).rows == 10
+    assert read_parquet(artifact_path(first.scores)).height == 10
 
 
 def test_other_data_or_another_champion_replaces_the_scores(pipeline: Pipeline) -> None:
