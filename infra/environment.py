@@ -2,6 +2,7 @@
 of its parts; parts.py is how each is made.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import pulumi_aws as aws
@@ -75,9 +76,7 @@ def environment(
     make.watch(site, cluster, database, flow_runs, observer, parts.services)
     outputs = stack_outputs(settings, site.location, parts)
     keep_parameters(site, outputs)
-    held = [*parts.services, *(["flows"] if flows_database else [])]
-    held = [label for label in held if not getattr(site.may_run, label)]
-    held += [label for label in gone(context.noted, servers_of(settings)) if label not in held]
+    held = held_back(site, parts, context.noted)
     return {
         "trainyard": outputs,
         "services": Output.all(**{name: s.service_name for name, s in parts.services.items()}),
@@ -87,6 +86,13 @@ def environment(
         "held_back": held,
         "next": next_step(settings, held),
     }
+
+
+def held_back(site: Site, parts: Parts, noted: Mapping[str, object]) -> list[str]:
+    """What waits for `make up`: to be migrated, to be registered, or to be forgotten."""
+    made = [*parts.services, *(["flows"] if parts.flows_database else [])]
+    held = [label for label in made if not getattr(site.may_run, label)]
+    return held + [x for x in gone(noted, servers_of(site.settings)) if x not in held]
 
 
 def open_ports(site: Site, parts: Parts) -> None:
