@@ -92,7 +92,7 @@ def held_back(site: Site, parts: Parts, noted: Mapping[str, object]) -> list[str
     """What waits for `make up`: to be migrated, to be registered, or to be forgotten."""
     made = [*parts.services, *(["flows"] if parts.flows_database else [])]
     held = [label for label in made if not getattr(site.may_run, label)]
-    return held + [x for x in gone(noted, servers_of(site.settings)) if x not in held]
+    return held + [each for each in gone(noted, servers_of(site.settings)) if each not in held]
 
 
 def open_ports(site: Site, parts: Parts) -> None:

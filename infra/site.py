@@ -8,7 +8,7 @@ from infra.components.fargate import Platform
 from infra.components.network import Network, NetworkArgs, Placement
 from infra.settings import Settings
 from trainyard.contract.naming import Location, Names
-from trainyard.contract.readiness import Ready, Servers, ready
+from trainyard.contract.readiness import A_DATABASE, Ready, Servers, ready
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def servers_of(settings: Settings) -> Servers:
     return Servers(
         mlflow=settings.mlflow_image if own_tracking(settings) else "",
         prefect=settings.worker_image if own_prefect(settings) else "",
-        flows="a database" if settings.flows_database else "",
+        flows=A_DATABASE if settings.flows_database else "",
         contents=" ".join(
             f"{name} {value}"
             for name, value, default in (

@@ -60,6 +60,11 @@ class Scored(BaseModel):
     scores: str
     quarantine: str
 
+    def stands(self, version: str, sha256: str) -> bool:
+        """Whether the scores are there, of this version and these data."""
+        same = (self.version, self.sha256) == (version, sha256)
+        return same and artifact_path(self.scores).exists()
+
 
 def month_folder(store: str, model: str, month: str) -> UPath:
     return artifact_path(store, "scores", model, f"month={month}")
@@ -107,8 +112,7 @@ def score_month(
     """
     champion = find_version(client, spec.name, CHAMPION)
     there = read_record(store, spec.name, month)
-    same = there and (there.version, there.sha256) == (str(champion.version), sha256)
-    if there and same and artifact_path(there.scores).exists():
+    if there and there.stands(str(champion.version), sha256):
         return there
     folder = month_folder(store, spec.name, month)
     scores, quarantine = folder / "scores.parquet", folder / "quarantine.parquet"
@@ -184,9 +188,8 @@ def _answered(model: Any, spec: ModelSpec, rows: pl.DataFrame) -> tuple[pl.DataF
     numbers = np.issubdtype(columns.dtype, np.number)  # the others are classes
     known = pl.Series((np.isfinite(columns) if numbers else pd.notna(columns)).all(axis=0))
     named = dict(zip(spec.answers, columns, strict=True))
-    return rows.with_columns(**{k: pl.Series(v) for k, v in named.items()}).filter(
-        known
-    ), rows.filter(~known)
+    answered = rows.with_columns(**{name: pl.Series(values) for name, values in named.items()})
+    return answered.filter(known), rows.filter(~known)
 
 
 def _publish(file: Path, path: UPath) -> None:

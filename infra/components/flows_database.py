@@ -12,6 +12,7 @@ from infra.components.fargate import Container, Platform, Task, TaskArgs
 from infra.components.secret import GeneratedSecret, GeneratedSecretArgs, SecretField
 from infra.components.server import database_variables
 from trainyard.contract.fargate_sizes import Size
+from trainyard.contract.outputs import FLOWS_DATABASE
 
 NAME = "flows"  # of the database, and of its user
 
@@ -56,7 +57,7 @@ class FlowsDatabase(pulumi.ComponentResource):
         )
         address = pulumi.Output.format("postgresql://{0}@{1}/{0}", NAME, args.database.address)
         # asyncpg and psycopg read libpq's names: the address has no password in it.
-        self.environment = {"TRAINYARD_FLOWS_DATABASE": address, "PGSSLMODE": "require"}
+        self.environment = {FLOWS_DATABASE: address, "PGSSLMODE": "require"}
         self.secrets = {"PGPASSWORD": secret.field("password")}
         self.migration = Task(
             f"{name}-migrate",

@@ -20,7 +20,7 @@ from pulumi import RunError
 from infra.estimate import recorder
 from infra.estimate.recorder import Recording, Resource
 from trainyard.contract.profiles import PROFILES
-from trainyard.contract.readiness import Servers, note
+from trainyard.contract.readiness import A_DATABASE, Servers, note
 from trainyard.contract.stack_config import SettingsError, config_of
 
 PRICES: Mapping[str, Any] = json.loads((Path(__file__).parent / "prices.json").read_text())
@@ -181,7 +181,7 @@ def running(stack: str = "dev", **config: Any) -> Recording:
     servers = Servers(
         mlflow="" if config.get("trackingUri") else IMAGE,
         prefect="" if config.get("prefect") == "cloud" else IMAGE,
-        flows="a database" if config.get("flowsDatabase") else "",
+        flows=A_DATABASE if config.get("flowsDatabase") else "",
     )
     images: dict[str, Any] = {"flowImage": IMAGE, "workerImage": IMAGE, "mlflowImage": IMAGE}
     given = {**config, **images}

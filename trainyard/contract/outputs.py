@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-# What a laptop's user gives to their flows: their own database.
-GIVEN = "TRAINYARD_FLOWS_DATABASE"
+# The variable by which runs find the flows' own database.
+FLOWS_DATABASE = "TRAINYARD_FLOWS_DATABASE"
 # The variable that tells `register` who hears of runs that die: the address of a webhook that takes
 # JSON as Slack does. It is a secret.
 WEBHOOK = "TRAINYARD_NOTIFY_WEBHOOK"

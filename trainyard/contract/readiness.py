@@ -40,6 +40,8 @@ def note(servers: Servers, *, registered: bool = True) -> str:
 
 
 NOTHING_DONE = "{}"
+# What Servers.flows is where flows have a database of their own: no image, for none serves it.
+A_DATABASE = "a database"
 
 
 def ready(noted: Mapping[str, object], servers: Servers, *, worker_image: str) -> Ready:

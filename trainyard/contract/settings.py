@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
+from trainyard.contract.outputs import FLOWS_DATABASE
 from trainyard.contract.profiles import PROFILES, Profile
 
 PROJECT = "trainyard"
@@ -379,7 +380,7 @@ class Settings(BaseModel):
     @field_validator("flows_database")
     @classmethod
     def _one_database(cls, value: bool, info: ValidationInfo) -> bool:
-        given = {"PGPASSWORD", "TRAINYARD_FLOWS_DATABASE"} & set(info.data.get("flow_secrets", {}))
+        given = {"PGPASSWORD", FLOWS_DATABASE} & set(info.data.get("flow_secrets", {}))
         if value and given:
             names = " and ".join(sorted(given))
             raise ContradictionError(f"false, because flowSecrets gives runs {names} of yours")

@@ -12,7 +12,12 @@ from pathlib import Path
 import httpx
 from pydantic import ValidationError
 
-from trainyard.contract.outputs import GIVEN, ProcessWorkPool, StackOutputs, deploy_environment
+from trainyard.contract.outputs import (
+    FLOWS_DATABASE,
+    ProcessWorkPool,
+    StackOutputs,
+    deploy_environment,
+)
 from trainyard.laptop import containers, processes
 from trainyard.laptop.folder import Folder
 from trainyard.laptop.services import (
@@ -71,7 +76,7 @@ class Stack:
         kept = {
             key: value
             for key, value in os.environ.items()
-            if key == GIVEN or not key.startswith(own)
+            if key == FLOWS_DATABASE or not key.startswith(own)
         }
         binaries = str(Path(sys.executable).parent)
         no_proxy = kept.get("no_proxy") or kept.get("NO_PROXY")

@@ -14,7 +14,7 @@ from trainyard.contract.containers import (
     without_privileges,
 )
 from trainyard.contract.naming import STACK_TAG
-from trainyard.contract.outputs import GIVEN, DockerWorkPool, EcsWorkPool, StackOutputs
+from trainyard.contract.outputs import FLOWS_DATABASE, DockerWorkPool, EcsWorkPool, StackOutputs
 
 IMAGE = {
     "type": "string",
@@ -97,7 +97,7 @@ def _docker(
     if not pool.host_network:  # Docker's name for the machine; the worker puts it into Prefect's
         tracking = tracking.replace("127.0.0.1", "host.docker.internal")
     # the worker fills it in from its own environment: a password isn't kept in Prefect
-    given = {GIVEN: f"{{{{ ${GIVEN} }}}}"}
+    given = {FLOWS_DATABASE: f"{{{{ ${FLOWS_DATABASE} }}}}"}
     environment = IN_A_CONTAINER | environment | {"MLFLOW_TRACKING_URI": tracking} | given
     return {
         "job_configuration": {
