@@ -10,7 +10,8 @@ from prefect import flow, task
 from flows.fraud import source
 from flows.fraud.contract import Unlabelled, check
 from flows.fraud.spec import ID, SPEC
-from flows.lifecycle.scoring import Batch, Month, Scored, score_month
+from flows.lifecycle.batch import Batch
+from flows.lifecycle.scoring import Month, Scored, score_month
 from flows.lifecycle.scoring_report import report_scores
 from flows.platform.address import Address
 from flows.platform.artifact_store import artifact_path, local_file, sha256

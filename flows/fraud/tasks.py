@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from flows.fraud import contract, source
 from flows.fraud.spec import FLAG, ID, OWNER, SPEC, TARGET, answer
-from flows.lifecycle.holdout import Holdout, SeenData, held_out, keep_holdout, load_holdout
+from flows.lifecycle.holdout import Holdout, SeenData, held_out, keep_holdout, load_kept
 from flows.lifecycle.tasks import LoggedModel
 from flows.platform.artifact_store import (
     artifact_path,
@@ -97,7 +97,7 @@ def train_xgb(experiment: Experiment, dataset: Dataset, version: str, stage: str
         mlflow.log_params(PARAMETERS)
         model = train(rows)
         mlflow.log_metric("threshold", model.threshold)
-    unseen = load_holdout(dataset.holdout)
+    unseen = load_kept(dataset.holdout)
     flags = answer(model, SPEC.model_input(unseen))[:, FLAG]
     return LoggedModel(
         run_id=run_id,

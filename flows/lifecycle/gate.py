@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from flows.lifecycle.benchmarks import BenchmarkError, Measured, over_limits, predictions, same
 from flows.lifecycle.champion import CHAMPION, ModelRefusedError, load_version
 from flows.lifecycle.comparison import Comparison, compare
-from flows.lifecycle.holdout import Holdout, HoldoutError, common_holdout, load_holdout
+from flows.lifecycle.holdout import Holdout, HoldoutError, common_holdout, load_kept
 from flows.lifecycle.registry import (
     FORCED_TAG,
     PREVIOUS,
@@ -151,7 +151,7 @@ def _compare(
         champion = find_version(client, spec.name, verdict.champion)
         theirs = recorded_lineage(client, spec, verdict.champion)
         holdout = common_holdout((mine.holdout, mine.seen), (theirs.holdout, theirs.seen))
-    rows = load_holdout(holdout)
+    rows = load_kept(holdout)
     verdict.holdout = holdout
     true, predicted = _predictions(client, spec, version, rows)
     metric = spec.metrics[0]

@@ -8,6 +8,7 @@ import pandas as pd
 import polars as pl
 from polars import selectors
 from pydantic import BaseModel
+from upath import UPath
 
 from flows.lifecycle.spec import pandas_frame
 from flows.platform.artifact_store import artifact_path, read, write
@@ -30,13 +31,18 @@ class SeenData(InputData):
     """The columns by which `held_out` chose the rows that were kept from it; none if none were."""
 
 
-class Holdout(BaseModel):
-    """Held-out rows as Parquet in the artifact store."""
+class KeptRows(BaseModel):
+    """Rows as Parquet in the artifact store, under a name that is their hash."""
 
     uri: str
     sha256: str
     """Of the file."""
     rows: int
+
+
+class Holdout(KeptRows):
+    """Held-out rows."""
+
     held_out_by: list[str]
     """The columns that chose them."""
     data: str
@@ -67,7 +73,7 @@ def held_out(rows: pl.DataFrame) -> pl.Series:
 
 
 def keep_holdout(rows: pl.DataFrame, model: str, store: str, data: SeenData) -> Holdout:
-    """Write held-out rows, under a name that is their hash.
+    """Write held-out rows.
 
     Args:
         rows: with the model's input and its target.
@@ -84,19 +90,26 @@ def keep_holdout(rows: pl.DataFrame, model: str, store: str, data: SeenData) -> 
             f"{data.name}: {len(rows)} of its rows are held out, and a comparison needs "
             f"{LEAST_ROWS}; train on more data"
         )
-    content = BytesIO()
-    rows.write_parquet(content)
-    sha256 = hashlib.sha256(content.getvalue()).hexdigest()
-    path = artifact_path(store, "holdouts", model, f"{sha256}.parquet")
-    write(path, content.getvalue())
     return Holdout(
-        uri=str(path),
-        sha256=sha256,
-        rows=len(rows),
+        **keep(rows, artifact_path(store, "holdouts", model)).model_dump(),
         held_out_by=data.held_out_by,
         data=data.name,
         data_sha256=data.sha256,
     )
+
+
+def keep(rows: pl.DataFrame, folder: UPath) -> KeptRows:
+    """Write rows into a folder of the artifact store.
+
+    Raises:
+        ArtifactStoreError: the store can't be written.
+    """
+    content = BytesIO()
+    rows.write_parquet(content)
+    sha256 = hashlib.sha256(content.getvalue()).hexdigest()
+    path = folder / f"{sha256}.parquet"
+    write(path, content.getvalue())
+    return KeptRows(uri=str(path), sha256=sha256, rows=len(rows))
 
 
 def hold_out(
@@ -107,17 +120,17 @@ def hold_out(
     return rows.filter(~unseen), keep_holdout(rows.filter(unseen), model, store, data)
 
 
-def load_holdout(holdout: Holdout) -> pl.DataFrame:
-    """Read held-out rows, if they are still those that were recorded.
+def load_kept(kept: KeptRows) -> pl.DataFrame:
+    """Read kept rows, if they are still those that were recorded.
 
     Raises:
         HoldoutError: the file holds something else.
         ArtifactStoreError: it can't be read.
     """
-    content = read(artifact_path(holdout.uri))
-    if hashlib.sha256(content).hexdigest() != holdout.sha256:
+    content = read(artifact_path(kept.uri))
+    if hashlib.sha256(content).hexdigest() != kept.sha256:
         raise HoldoutError(
-            f"{holdout.uri} isn't what was recorded: find out who changed it, and train again"
+            f"{kept.uri} isn't what was recorded: find out who changed it, and train again"
         )
     return pl.read_parquet(content)
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from flows.lifecycle.champion import CHAMPION, CONTENT_TAG, hash_of_model
 from flows.lifecycle.holdout import Holdout, SeenData
+from flows.lifecycle.reference import Reference
 from flows.lifecycle.spec import ModelSpec, load_spec
 
 CHALLENGER, PREVIOUS = "challenger", "previous"
@@ -53,6 +54,7 @@ class Lineage(BaseModel):
     scheduled: str
     seen: list[SeenData]
     holdout: Holdout
+    reference: Reference | None = None
 
 
 def recorded_lineage(client: MlflowClient, spec: ModelSpec, number: str) -> Lineage:

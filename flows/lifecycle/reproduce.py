@@ -10,7 +10,7 @@ from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 
 from flows.lifecycle.benchmarks import predictions, same
 from flows.lifecycle.champion import load_version, logged_file
-from flows.lifecycle.holdout import SeenData, load_holdout
+from flows.lifecycle.holdout import SeenData, load_kept
 from flows.lifecycle.registry import find_version, recorded_lineage, spec_of
 from flows.lifecycle.tasks import REPRODUCED, LoggedModel
 from flows.platform.run_info import ROOT, code_commit
@@ -45,7 +45,7 @@ def reproduce(client: MlflowClient, model: str, wanted: str) -> str:
     trained = _train(f"{ROOT}/{lineage.entrypoint}", lineage.parameters)
     if differing := list(_differing(lineage.seen, trained.seen)):
         raise ReproductionError(f"{what} had other data: {'; '.join(differing)}")
-    rows = load_holdout(lineage.holdout)
+    rows = load_kept(lineage.holdout)
     again = skops.io.loads(
         logged_file(trained.uri, client.tracking_uri), trusted=list(spec.trusted_types)
     )

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from pydantic import BaseModel, Field, ValidationError
 from upath import UPath
 
+from flows.lifecycle.batch import Batch
 from flows.lifecycle.champion import CHAMPION, load_version
 from flows.lifecycle.registry import find_version
 from flows.lifecycle.spec import ModelSpec
@@ -32,15 +33,6 @@ Month = Annotated[str, Field(pattern=r"^20\d\d-(0[1-9]|1[0-2])$", examples=["202
 
 class ScoringError(ValueError):
     """A month can't be scored: the message says why and what to do."""
-
-
-class Batch(NamedTuple):
-    """Some rows of a month's data."""
-
-    rows: pl.DataFrame
-    """As the spec's `model_input` takes them, and what tells one from another."""
-    bad: pl.DataFrame
-    """Those that can't be read, with the `rule` that each breaks."""
 
 
 class Scored(BaseModel):
@@ -59,6 +51,10 @@ class Scored(BaseModel):
     """Rows by rule."""
     scores: str
     quarantine: str
+
+    @property
+    def unanswered(self) -> int:
+        return sum(self.quarantined.values())
 
     def stands(self, version: str, sha256: str) -> bool:
         """Whether the scores are there, of this version and these data."""
@@ -162,7 +158,7 @@ def score(
     for part in parts.values():
         part.mkdir()
     for number, (rows, bad) in enumerate(batches):
-        answered, unanswered = _answered(model, spec, rows)
+        answered, unanswered = answered_by(model, spec, rows)
         broken = pl.concat(
             [bad, unanswered.with_columns(rule=pl.lit(NO_ANSWER))], how="diagonal_relaxed"
         )
@@ -179,7 +175,9 @@ def score(
     return counts
 
 
-def _answered(model: Any, spec: ModelSpec, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def answered_by(
+    model: Any, spec: ModelSpec, rows: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The rows with the model's answers, and those that have none."""
     if rows.is_empty():
         return rows, rows

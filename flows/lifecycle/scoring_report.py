@@ -10,7 +10,7 @@ from flows.platform.task_options import WAITS
 @task(task_run_name="report-scores", **WAITS)
 def report_scores(scored: Scored) -> None:
     """How many rows have scores, and why others have none, as a page in Prefect."""
-    answered = scored.rows - sum(scored.quarantined.values())
+    answered = scored.rows - scored.unanswered
     summary = (
         f"{scored.model} version {scored.version} has scored {answered:,} of {scored.rows:,} rows "
         f"of {scored.month}"

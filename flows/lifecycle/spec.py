@@ -49,6 +49,38 @@ def predicted(model: Any, given: Any) -> Values:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """How far something may go, and why so far."""
+
+    value: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """What a month's scores are watched for: past one of these limits, the model trains again."""
+
+    columns: Mapping[str, pl.Expr]
+    """Title -> a column of the scores: numbers are compared by tenths, other things by value."""
+    truth: pl.Expr
+    """The true values that count, null for other rows: what the model isn't made for."""
+    identity: tuple[str, ...]
+    """Columns that tell one row from another, by which truth that comes later finds its row."""
+    stability: Limit
+    """Population stability index of a column, or of the predictions."""
+    missing: Limit
+    """Share of rows that lack a value, beyond the reference's share."""
+    unknown: Limit
+    """Share of rows with a category that the reference hasn't."""
+    quarantined: Limit
+    """Share of rows that the model couldn't answer."""
+    volume: Limit
+    """How many times as many rows as the reference, or as few."""
+    error: Limit
+    """How much worse the first metric is than on the holdout, as a share of it."""
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A registered model, as benchmarks, gate and registry need to know it.
 
@@ -75,6 +107,7 @@ class ModelSpec:
     """Benchmark -> how bad it may be: at least for metrics where higher is better, else at most."""
     segments: Mapping[str, pl.Expr] = field(default_factory=dict)
     """Title -> what divides the holdout's rows into groups that get a metric each."""
+    monitoring: Monitoring | None = None
     trusted_types: tuple[str, ...] = ()
     """Classes beside scikit-learn's own that the model may hold."""
 

@@ -23,7 +23,8 @@ from flows.lifecycle import benchmarks, card, gate, history
 from flows.lifecycle.benchmarks import METADATA, METRIC, Measured
 from flows.lifecycle.champion import CHAMPION, version_file
 from flows.lifecycle.gate import Verdict
-from flows.lifecycle.holdout import Holdout, SeenData, load_holdout
+from flows.lifecycle.holdout import Holdout, SeenData, load_kept
+from flows.lifecycle.reference import Reference
 from flows.lifecycle.registry import (
     PROMOTION,
     Lineage,
@@ -57,6 +58,8 @@ class LoggedModel(BaseModel):
     """Of the version that it becomes."""
     seen: list[SeenData]
     holdout: Holdout
+    reference: Reference | None = None
+    """Where the model's scores are monitored."""
     chosen: dict[str, Any] = {}
     """Parameters that the run chose itself: who trains it again gives these."""
     tags: dict[str, str] = {}
@@ -175,6 +178,7 @@ def register_version(place: str, experiment: Experiment, model: LoggedModel) -> 
         scheduled=f"{run.scheduled:%Y-%m-%d %H:%M}",
         seen=model.seen,
         holdout=model.holdout,
+        reference=model.reference,
     )
     client, about = MlflowClient(experiment.tracking_uri), f"{lineage.scheduled} UTC: "
     with exclusive(PROMOTION):
@@ -209,7 +213,7 @@ def benchmark(tag: str, place: str, experiment: Experiment, number: str) -> list
 def measure(client: MlflowClient, place: str, number: str, *tags: str) -> list[Measured]:
     """Run a registered version's benchmarks on its own holdout."""
     spec = load_spec(place)
-    rows = load_holdout(recorded_lineage(client, spec, number).holdout)
+    rows = load_kept(recorded_lineage(client, spec, number).holdout)
     file = version_file(client, find_version(client, spec.name, number))
     return [found for tag in tags for found in benchmarks.run(tag, spec, file, rows)]
 

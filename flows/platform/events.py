@@ -28,3 +28,22 @@ def older_data_used(data: str, used: str, reason: str) -> None:
         resource={"prefect.resource.id": f"trainyard.data.{data}"},
         payload={"data": data, "used": used, "reason": reason},
     )
+
+
+def drift_detected(model: str, month: str, version: str, description: str, data: str) -> None:
+    """Say that a month is past the limits of a model's version."""
+    emit_event(
+        "trainyard.drift.detected",
+        resource={
+            "prefect.resource.id": f"trainyard.drift.{model}.{month}",
+            "trainyard.model": model,
+            "trainyard.version": version,
+        },
+        payload={
+            "model": model,
+            "month": month,
+            "version": version,
+            "description": description,
+            "data": data,
+        },
+    )

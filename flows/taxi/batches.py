@@ -6,12 +6,14 @@ from pathlib import Path
 import polars as pl
 import polars.selectors as cs
 
-from flows.lifecycle.scoring import Batch
+from flows.lifecycle.batch import Batch
 from flows.platform.contract import ContractError
 from flows.taxi.contract import NEEDED, conform
 from flows.taxi.features import TRIP_COLUMNS
 
 ROWS = 100_000
+WATCHED = {"fare_amount": pl.Float64()}
+"""Columns that the model doesn't take and monitoring looks at, where a file has them."""
 
 
 def batches(path: Path, file: str) -> Iterator[Batch]:
@@ -27,12 +29,12 @@ def batches(path: Path, file: str) -> Iterator[Batch]:
         scan = pl.scan_parquet(path, glob=False)
         there = scan.collect_schema().names()
         needed = [name for name in NEEDED if name in there or name in TRIP_COLUMNS]
-        wanted = [name for name in needed if name in there]
+        wanted = [name for name in (*needed, *WATCHED) if name in there]
         # as text, for beside values of another type they can't stand
         plain = scan.select(wanted).with_columns((cs.categorical() | cs.enum()).cast(pl.String))
         numbered = plain.with_row_index("row")
         for raw in numbered.collect_batches(chunk_size=ROWS, maintain_order=True):
-            rows = conform(raw, file, needed).with_columns(raw["row"])
+            rows = conform(raw, file, needed).with_columns(raw["row"], **_watched(raw))
             readable = pl.col("unreadable").is_null()
             rule = pl.col("unreadable") + " unreadable"
             bad = rows.filter(~readable).select("row", rule=rule)
@@ -42,3 +44,10 @@ def batches(path: Path, file: str) -> Iterator[Batch]:
         raise ContractError(
             f"{file}: not a whole Parquet file ({fault}); fetch it again"
         ) from error
+
+
+def _watched(raw: pl.DataFrame) -> dict[str, pl.Series | pl.Expr]:
+    return {
+        name: (raw[name] if name in raw.columns else pl.lit(None)).cast(kind, strict=False)
+        for name, kind in WATCHED.items()
+    }

@@ -3,8 +3,9 @@
 import polars as pl
 from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
-from flows.lifecycle.spec import Metric, ModelSpec, Values, distance
-from flows.taxi.features import model_input
+from flows.lifecycle.spec import Limit, Metric, ModelSpec, Monitoring, Values, distance
+from flows.taxi.contract import DURATIONS
+from flows.taxi.features import MAX_MILES, TRIP_COLUMNS, model_input
 from flows.taxi.models import TRUSTED_TYPES
 
 PLACE = "flows.taxi.spec:SPEC"
@@ -32,5 +33,28 @@ SPEC = ModelSpec(
     model_input=model_input,
     row_error=distance,
     segments={"pickup zone": pl.col("PULocationID")},
+    monitoring=Monitoring(
+        columns={
+            "pickup zone": pl.col("PULocationID").cast(pl.String),
+            "dropoff zone": pl.col("DOLocationID").cast(pl.String),
+            "trip distance": pl.col("trip_distance"),
+            "hour": pl.col("lpep_pickup_datetime").dt.hour(),
+            "weekday": pl.col("lpep_pickup_datetime").dt.weekday(),
+            "fare": pl.col("fare_amount"),
+        },
+        truth=pl.when(
+            pl.col("duration").is_between(*DURATIONS),
+            pl.col("trip_distance").is_between(0, MAX_MILES, closed="right"),
+        ).then(pl.col("duration")),
+        identity=TRIP_COLUMNS,
+        stability=Limit(
+            0.1, "from one month to another it is 0.03 at most; trips half as long again give 0.26"
+        ),
+        missing=Limit(0.05, "of what a model needs, hardly a row in 1,000 lacks a value"),
+        unknown=Limit(0.01, "a zone that the reference hasn't has a row in 1,000 of a month"),
+        quarantined=Limit(0.05, "a row in 10,000 can't be answered"),
+        volume=Limit(2, "months differ by a tenth; half of one or two of them is a fault"),
+        error=Limit(0.15, "from one month to another it is 0.05 at most"),
+    ),
     trusted_types=tuple(TRUSTED_TYPES),
 )

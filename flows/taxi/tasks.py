@@ -19,8 +19,9 @@ from prefect.artifacts import (
 )
 
 from flows.lifecycle.gate import Verdict
+from flows.lifecycle.reference import Reference, keep_reference
 from flows.lifecycle.tasks import LoggedModel
-from flows.platform.artifact_store import artifact_path, read, read_parquet, write
+from flows.platform.artifact_store import artifact_path, local_file, read, read_parquet, write
 from flows.platform.run_info import current_run
 from flows.platform.task_options import PERSISTED, RETRIED, WAITS
 from flows.platform.tracking import (
@@ -190,7 +191,21 @@ def write_report(
     )
 
 
-def to_release(experiment: Experiment, dataset: Dataset, model: ComparedModel) -> LoggedModel:
+@task(task_run_name="keep-reference", **RETRIED, **PERSISTED, **WAITS)
+def keep_monitored(dataset: Dataset, store: str) -> Reference:
+    """Keep the validation month, as scoring would read it, to compare later months with."""
+    from flows.taxi.batches import batches
+    from flows.taxi.spec import SPEC
+
+    month = dataset.valid
+    with local_file(artifact_path(month.file)) as local:
+        name = f"green_tripdata {month.month}"
+        return keep_reference(batches(local, month.file), name, SPEC.name, store)
+
+
+def to_release(
+    experiment: Experiment, dataset: Dataset, model: ComparedModel, reference: Reference
+) -> LoggedModel:
     """What `release` has to know of a model."""
     return LoggedModel(
         run_id=model.trained.run_id,
@@ -201,6 +216,7 @@ def to_release(experiment: Experiment, dataset: Dataset, model: ComparedModel) -
             dataset.valid.as_seen(dataset.holdout.held_out_by),
         ],
         holdout=dataset.holdout,
+        reference=reference,
         chosen=_months(dataset),
     )
 

@@ -15,6 +15,7 @@ from flows.taxi.months import LaterMonth, Month, chosen_months
 from flows.taxi.preprocess import preprocess
 from flows.taxi.tasks import (
     find_best,
+    keep_monitored,
     log_model,
     search_xgboost,
     to_release,
@@ -96,7 +97,8 @@ def taxi_train(
         if model.run_id in (baseline.run_id, best.run_id)
     }
     require_within_limits(best, limits)
-    model = to_release(experiment, dataset, logged[best.run_id])
+    reference = keep_monitored(dataset, store)
+    model = to_release(experiment, dataset, logged[best.run_id], reference)
     verdict = release(SPEC, experiment, model, {"rmse": max_rmse_valid}, approval)
     write_report(experiment, dataset, logged[baseline.run_id], logged[best.run_id], verdict)
 

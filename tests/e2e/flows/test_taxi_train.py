@@ -28,7 +28,7 @@ from prefect.results import ResultRecordMetadata
 from prefect.states import Scheduled
 
 from flows.lifecycle.champion import ModelRefusedError, load_champion
-from flows.lifecycle.holdout import load_holdout
+from flows.lifecycle.holdout import load_kept
 from flows.taxi import contract
 from flows.taxi.models import TRUSTED_TYPES, loads
 from flows.taxi.preprocess import preprocess
@@ -429,7 +429,7 @@ def test_models_are_compared_on_the_same_trips_whatever_they_were_trained_on(her
         unseen.append(dataset.holdout)
         seen = pl.read_parquet(dataset.valid_rows)
         assert seen["duration"].is_between(*durations).all()
-        both = seen.join(load_holdout(dataset.holdout), on=seen.columns, how="semi")
+        both = seen.join(load_kept(dataset.holdout), on=seen.columns, how="semi")
         assert both.is_empty()
     assert unseen[0].sha256 == unseen[1].sha256 == unseen[2].sha256
 

@@ -14,12 +14,15 @@ import yaml
 from mlflow import MlflowClient
 from sklearn.linear_model import LinearRegression
 
+from flows.lifecycle.batch import Batch
 from flows.lifecycle.benchmarks import Measured
 from flows.lifecycle.gate import Verdict, decide
 from flows.lifecycle.holdout import SeenData, keep_holdout
+from flows.lifecycle.reference import keep_reference
 from flows.lifecycle.registry import Lineage, aliases, register
-from flows.lifecycle.spec import Metric, ModelSpec, Values, distance
+from flows.lifecycle.spec import Limit, Metric, ModelSpec, Monitoring, Values, distance
 
+REFERENCE_ROWS = 4000
 PLACE = "flows.wine.spec:TESTED"
 MLMODEL = {
     "flavors": {
@@ -47,6 +50,17 @@ SPEC = ModelSpec(
     model_input=lambda rows: rows.select("x").to_numpy(),
     row_error=distance,
     segments={"shelf": pl.col("shelf")},
+    monitoring=Monitoring(
+        columns={"x": pl.col("x"), "shelf": pl.col("shelf")},
+        truth=pl.col("y"),
+        identity=("x",),
+        stability=Limit(0.1, "months are alike"),
+        missing=Limit(0.05, "things are weighed"),
+        unknown=Limit(0.01, "there are two shelves"),
+        quarantined=Limit(0.1, "scales work"),
+        volume=Limit(2, "as many things come each month"),
+        error=Limit(0.2, "noise is 1 g"),
+    ),
 )
 
 
@@ -105,6 +119,9 @@ class Pipeline:
             scheduled="2024-03-05 06:00",
             seen=[seen, *(data(each, held_out_by=[]) for each in saw_whole)],
             holdout=keep_holdout(held_out, self.spec.name, self.store, seen),
+            reference=keep_reference(
+                [Batch(things(REFERENCE_ROWS), pl.DataFrame())], month, self.spec.name, self.store
+            ),
         )
 
     def register(self, model: Any, *months: str) -> str:

@@ -15,7 +15,7 @@ from flows.lifecycle.holdout import (
     common_holdout,
     held_out,
     keep_holdout,
-    load_holdout,
+    load_kept,
 )
 from flows.platform.artifact_store import ArtifactStoreError
 from tests.flows.lifecycle.models import data, things
@@ -130,7 +130,7 @@ def test_without_rows_that_neither_has_seen_the_message_says_who_saw_what() -> N
 def test_held_out_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     rows = things(40)
     kept = keep_holdout(rows, "tested", str(tmp_path), data("may"))
-    assert load_holdout(kept).equals(rows)
+    assert load_kept(kept).equals(rows)
     assert (kept.rows, kept.data, kept.data_sha256) == (40, "may", data("may").sha256)
     assert keep_holdout(rows, "tested", str(tmp_path), data("may")) == kept
     assert [path.name for path in tmp_path.rglob("*.parquet")] == [f"{kept.sha256}.parquet"]
@@ -140,10 +140,10 @@ def test_a_holdout_that_was_changed_is_refused(tmp_path: Path) -> None:
     kept = keep_holdout(things(40), "tested", str(tmp_path), data("may"))
     things(40, seed=1).write_parquet(kept.uri)
     with pytest.raises(HoldoutError, match=f"{kept.sha256}.parquet isn't what was recorded"):
-        load_holdout(kept)
+        load_kept(kept)
     Path(kept.uri).unlink()
     with pytest.raises(ArtifactStoreError):
-        load_holdout(kept)
+        load_kept(kept)
 
 
 @pytest.mark.parametrize("count", [0, 9])

@@ -10,8 +10,9 @@ import yaml
 from upath import UPath
 
 from flows.lifecycle import scoring
+from flows.lifecycle.batch import Batch
 from flows.lifecycle.registry import RegistryError
-from flows.lifecycle.scoring import NO_ANSWER, Batch, Scored, ScoringError, score_month
+from flows.lifecycle.scoring import NO_ANSWER, Scored, ScoringError, score_month
 from flows.platform.artifact_store import artifact_path, read_parquet
 from flows.platform.run_info import ROOT
 from tests.flows.lifecycle.models import Pipeline

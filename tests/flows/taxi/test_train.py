@@ -64,7 +64,7 @@ def test_a_run_and_all_that_waits_in_it_have_an_end() -> None:
         for name, part in vars(module).items()
         if isinstance(part, Task)
     }
-    assert len(parts) == 11
+    assert len(parts) == 12
     assert [name for name, task in parts.items() if not task.timeout_seconds] == []
 
 

@@ -1,0 +1,248 @@
+"""Compare a month's scores with the reference that was kept when their model was trained.
+
+`monitoring/<model>/` of the artifact store has `YYYY-MM.html`, a page for people, and
+`YYYY-MM.json`, the same for programs.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import polars as pl
+from mlflow import MlflowClient
+from pydantic import BaseModel
+
+from flows.lifecycle import monitoring_page
+from flows.lifecycle.champion import load_version
+from flows.lifecycle.drift import Shift, shift
+from flows.lifecycle.holdout import load_kept
+from flows.lifecycle.registry import find_version, recorded_lineage
+from flows.lifecycle.scoring import Scored, answered_by, read_record
+from flows.lifecycle.spec import Limit, ModelSpec, Monitoring
+from flows.platform.artifact_store import artifact_path, read_parquet, write
+
+MOST_ROWS = 500_000
+"""Of a month with more, every n-th is compared."""
+FEWEST_TRUTHS = 200
+"""Of fewer rows with truth, luck decides the error."""
+
+
+class MonitoringError(ValueError):
+    """A month can't be monitored: the message says why and what to do."""
+
+
+class Check(BaseModel):
+    """One limit, and what was found."""
+
+    name: str
+    found: str
+    limit: str
+    reason: str
+    """Why the limit is what it is."""
+    past: bool
+
+
+class Monitored(BaseModel):
+    """A month against the reference of the version that scored it."""
+
+    model: str
+    version: str
+    month: str
+    flow_run: str
+    reference: str
+    """The name of the reference's data."""
+    reference_rows: int
+    rows: int
+    truths: int
+    """Rows whose true value is known."""
+    checks: list[Check]
+    """Those past their limits first."""
+    shifts: list[Shift]
+    page: str
+
+    @property
+    def past(self) -> list[Check]:
+        return [check for check in self.checks if check.past]
+
+    @property
+    def summary(self) -> str:
+        what = f"{self.model} version {self.version} in {self.month}"
+        if not self.past:
+            return f"{what}: all within limits"
+        found = "; ".join(
+            f"{check.name} {check.found} (limit {check.limit})" for check in self.past
+        )
+        return f"{what}: {found}"
+
+
+LateTruth = Callable[[Scored], pl.DataFrame | None]
+"""Gives the true values that have come since a month was scored, with the rows' identity."""
+
+
+def monitor_month(
+    client: MlflowClient,
+    spec: ModelSpec,
+    month: str,
+    store: str,
+    flow_run: str,
+    late_truth: LateTruth,
+) -> Monitored:
+    """Compare a scored month with its model's reference; write the page and the record.
+
+    Raises:
+        MonitoringError: the month has no scores, or their model no reference.
+        RegistryError: the version that scored it is gone.
+        ModelRefusedError: its files aren't those that were registered.
+        HoldoutError: the reference isn't what was recorded.
+        ArtifactStoreError: the store can't be read or written.
+    """
+    watch, scored = _monitoring(spec), read_record(store, spec.name, month)
+    if scored is None:
+        raise MonitoringError(f"{spec.name} has no scores of {month}: score the month first")
+    lineage = recorded_lineage(client, spec, scored.version)
+    if lineage.reference is None:
+        raise MonitoringError(
+            f"{spec.name} version {scored.version} was trained without keeping a reference: train "
+            "again, and score the month with the new champion"
+        )
+    version = find_version(client, spec.name, scored.version)
+    model = load_version(client, version, spec.trusted_types)
+    reference, unseen = (
+        answered_by(model, spec, load_kept(kept))[0]
+        for kept in (lineage.reference, lineage.holdout)
+    )
+    rows = read_parquet(artifact_path(scored.scores))
+    if (truth := late_truth(scored)) is not None:
+        rows = with_truth(rows, truth, watch.identity, spec.target)
+    rows = rows.gather_every(-(-len(rows) // MOST_ROWS))
+    shifts, checks = compare(spec, reference, unseen, rows)
+    checks += _counted(watch, lineage.reference.rows_read, scored)
+    found = Monitored(
+        model=spec.name,
+        version=scored.version,
+        month=month,
+        flow_run=flow_run,
+        reference=lineage.reference.data,
+        reference_rows=lineage.reference.rows_read,
+        rows=scored.rows,
+        truths=rows.select(watch.truth.count()).item(),
+        checks=sorted(checks, key=lambda check: not check.past),
+        shifts=shifts,
+        page=str(artifact_path(store, "monitoring", spec.name, f"{month}.html")),
+    )
+    page = artifact_path(found.page)
+    write(page, monitoring_page.render(found).encode())
+    write(page.with_suffix(".json"), found.model_dump_json(indent=2).encode())
+    return found
+
+
+def compare(
+    spec: ModelSpec, reference: pl.DataFrame, unseen: pl.DataFrame, rows: pl.DataFrame
+) -> tuple[list[Shift], list[Check]]:
+    """How far rows are from a model's reference, and its error from the one on its holdout.
+
+    Args:
+        reference, unseen, rows: of the reference, the holdout and the month, with the model's
+            answers.
+    """
+    watch = _monitoring(spec)
+    columns = {**watch.columns, **{name: pl.col(name) for name in spec.answers}}
+    shifts = [
+        shift(title, *(each.select(it=column).to_series() for each in (reference, rows)))
+        for title, column in columns.items()
+    ]
+    return shifts, [*_moved(watch, shifts), *_wrong(spec, watch, unseen, rows)]
+
+
+def with_truth(
+    rows: pl.DataFrame, truth: pl.DataFrame, identity: tuple[str, ...], target: str
+) -> pl.DataFrame:
+    """Give rows the true values that they lack.
+
+    Rows of one identity get them in their order.
+
+    Args:
+        rows: with `identity` and `target`.
+        truth: the same columns.
+    """
+    keys = [*identity, "nth"]
+    nth = pl.int_range(pl.len()).over(*identity).alias("nth")
+    numbered = truth.select(*identity, pl.col(target).alias("true")).with_columns(nth)
+    joined = rows.with_columns(nth).join(
+        numbered, on=keys, how="left", nulls_equal=True, maintain_order="left"
+    )
+    return joined.with_columns(pl.coalesce(target, "true").alias(target)).drop("nth", "true")
+
+
+def _monitoring(spec: ModelSpec) -> Monitoring:
+    if spec.monitoring is None:
+        raise MonitoringError(f"{spec.name}: its ModelSpec says nothing of monitoring; add it")
+    return spec.monitoring
+
+
+def _moved(watch: Monitoring, shifts: list[Shift]) -> Iterator[Check]:
+    for each in shifts:
+        limit = max(watch.stability.value, each.by_chance)
+        yield Check(
+            name=f"drift of {each.column}",
+            found=f"{each.stability:.3f}",
+            limit=f"{limit:.3g}",
+            reason=watch.stability.reason,
+            past=each.stability > limit,
+        )
+    lacking = max(shifts, key=lambda each: each.newly_missing)
+    yield _share(f"missing {lacking.column}", lacking.newly_missing, watch.missing)
+    strange = max(shifts, key=lambda each: each.unknown)
+    yield _share(f"unknown {strange.column}", strange.unknown, watch.unknown)
+
+
+def _counted(watch: Monitoring, reference_rows: int, scored: Scored) -> Iterator[Check]:
+    yield _share("rows without a score", scored.unanswered / scored.rows, watch.quarantined)
+    ratio = scored.rows / reference_rows
+    most = watch.volume.value
+    yield Check(
+        name="volume",
+        found=f"{ratio:.2g} times the reference's",
+        limit=f"{1 / most:.2g} to {most:.2g}",
+        reason=watch.volume.reason,
+        past=not 1 / most <= ratio <= most,
+    )
+
+
+def _wrong(
+    spec: ModelSpec, watch: Monitoring, unseen: pl.DataFrame, new: pl.DataFrame
+) -> Iterator[Check]:
+    """How much worse the model answers than it did on its holdout."""
+    metric = spec.metrics[0]
+    before, now = (_error(spec, watch, rows) for rows in (unseen, new))
+    if before is None or now is None:
+        return
+    worse = (before - now if metric.higher_is_better else now - before) / (abs(before) or 1e-9)
+    yield Check(
+        name=f"{metric.name} where truth is known",
+        found=f"{metric.show(now)}, on its holdout {metric.show(before)}",
+        limit=f"{watch.error.value:.0%} worse",
+        reason=watch.error.reason,
+        past=worse > watch.error.value,
+    )
+
+
+def _share(name: str, found: float, limit: Limit) -> Check:
+    return Check(
+        name=name,
+        found=f"{max(found, 0):.2%}",
+        limit=f"{limit.value:.2%}",
+        reason=limit.reason,
+        past=found > limit.value,
+    )
+
+
+def _error(spec: ModelSpec, watch: Monitoring, rows: pl.DataFrame) -> float | None:
+    """The first metric on rows with truth; None where it says nothing."""
+    known = rows.with_columns(true=watch.truth).drop_nulls("true")
+    if len(known) < FEWEST_TRUTHS:
+        return None
+    answers = known.select(spec.answers).to_numpy()
+    value = spec.metrics[0].score(
+        known["true"].to_numpy(), answers[:, 0] if len(spec.answers) == 1 else answers
+    )
+    return float(value) if np.isfinite(value) else None

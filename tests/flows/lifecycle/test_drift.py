@@ -1,0 +1,83 @@
+"""A column that moves is found, whatever hides it; one that doesn't move isn't."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from flows.lifecycle.drift import OTHERS, Shift, shift
+
+LIMIT = 0.1
+
+
+def past(found: Shift) -> bool:
+    return found.stability > max(LIMIT, found.by_chance)
+
+
+def numbers(rows: int, factor: float = 1, seed: int = 0) -> pl.Series:
+    return pl.Series(np.random.default_rng(seed).gamma(2, 1.5, rows) * factor)
+
+
+def words(rows: int, *shares: float, seed: int = 0) -> pl.Series:
+    names = ["one", "two", "three"][: len(shares)]
+    return pl.Series(np.random.default_rng(seed).choice(names, rows, p=shares))
+
+
+@pytest.mark.parametrize("outliers", [0, 0.0006])
+def test_values_half_as_large_again_have_moved_whatever_outliers_there_are(outliers: float) -> None:
+    def dirty(column: pl.Series) -> pl.Series:
+        many = round(len(column) * outliers)
+        return pl.concat([column, pl.Series([100_000.0] * many, dtype=pl.Float64)])
+
+    reference = dirty(numbers(60_000))
+    same, larger = dirty(numbers(60_000, seed=1)), dirty(numbers(60_000, 1.5, seed=1))
+    assert not past(shift("miles", reference, same))
+    assert past(shift("miles", reference, larger))
+
+
+@pytest.mark.parametrize("rows", [30, 300, 3000])
+def test_few_rows_of_one_population_have_not_moved(rows: int) -> None:
+    pairs = [(numbers(rows, seed=i), numbers(rows, seed=1000 + i)) for i in range(100)]
+    assert sum(past(shift("miles", *pair)) for pair in pairs) <= 1
+
+
+def test_a_share_by_hand() -> None:
+    found = shift("kind", words(100, 1.0), pl.Series(["one"] * 50 + ["two"] * 50))
+    assert (found.bins, found.before, found.now) == (["one", OTHERS], [1, 0], [0.5, 0.5])
+    p, q = np.array([100.5, 0.5]) / 101, np.array([50.5, 50.5]) / 101
+    assert found.stability == pytest.approx(((q - p) * np.log(q / p)).sum())
+    assert found.unknown == 0.5
+
+
+def test_categories_move_when_their_shares_do() -> None:
+    reference = words(5000, 0.6, 0.3, 0.1)
+    assert not past(shift("kind", reference, words(5000, 0.6, 0.3, 0.1, seed=1)))
+    assert past(shift("kind", reference, words(5000, 0.3, 0.6, 0.1, seed=1)))
+
+
+@pytest.mark.parametrize(("old", "new"), [(0, 1), (1, 0)])
+def test_flags_move_either_way(old: int, new: int) -> None:
+    changed = [old] * 70 + [new] * 30
+    assert past(shift("flag", pl.Series([old] * 100), pl.Series(changed)))
+
+
+@pytest.mark.parametrize("lacking", [None, float("nan")])
+def test_missing_values_are_counted_and_are_no_shift_of_the_others(lacking: float | None) -> None:
+    reference, month = numbers(1000), numbers(1000, seed=1)
+    half = month.to_list()[:500] + [lacking] * 500
+    found = shift("miles", reference, pl.Series(half, strict=False))
+    assert (found.missing_before, found.missing) == (0, 0.5)
+    assert found.newly_missing == 0.5
+    assert not past(found)
+
+
+@pytest.mark.parametrize("kind", [pl.Float64, pl.Null, pl.String])
+def test_a_column_without_a_value_is_all_missing(kind: type[pl.DataType]) -> None:
+    empty = pl.Series([None] * 50, dtype=kind)
+    for found in (shift("miles", numbers(50), empty), shift("miles", empty, numbers(50))):
+        assert found.stability >= 0
+        assert {found.missing_before, found.missing} == {0, 1}
+
+
+def test_no_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="miles: there are no rows"):
+        shift("miles", numbers(10), numbers(0))

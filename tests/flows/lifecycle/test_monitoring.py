@@ -1,0 +1,156 @@
+"""A scored month against its model's reference: what is past a limit is said, and nothing else."""
+
+import json
+import re
+from collections.abc import Callable
+
+import polars as pl
+import pytest
+
+from flows.lifecycle.batch import Batch
+from flows.lifecycle.monitoring import Monitored, MonitoringError, monitor_month, with_truth
+from flows.lifecycle.registry import LINEAGE_TAG
+from flows.lifecycle.scoring import Scored, score_month
+from flows.platform.artifact_store import artifact_path, read
+from tests.flows.lifecycle.models import REFERENCE_ROWS as ROWS
+from tests.flows.lifecycle.models import Pipeline, things
+
+MONTH = "2026-05"
+Change = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+def monitored(
+    pipeline: Pipeline,
+    change: Change = lambda rows: rows,
+    late_truth: Callable[[Scored], pl.DataFrame | None] = lambda _: None,
+) -> Monitored:
+    """Score a changed month of things, and compare it."""
+    pipeline.champion_of(0.0)
+    rows = change(things(ROWS, seed=5))
+    bad = rows.filter(pl.col("x").is_null()).with_columns(rule=pl.lit("no x"))
+    month = [Batch(rows.drop_nulls("x"), bad)]
+    score_month(pipeline.client, pipeline.spec, MONTH, "May", "a", month, pipeline.store, "run")
+    return monitor_month(pipeline.client, pipeline.spec, MONTH, pipeline.store, "run 2", late_truth)
+
+
+def names(found: Monitored) -> list[str]:
+    return [check.name for check in found.past]
+
+
+def test_a_month_like_the_reference_is_within_all_limits(pipeline: Pipeline) -> None:
+    found = monitored(pipeline)
+    assert names(found) == []
+    assert found.summary.endswith(f"version 1 in {MONTH}: all within limits")
+    assert (found.rows, found.truths, found.reference) == (ROWS, ROWS, "may")
+
+
+@pytest.mark.parametrize(
+    ("change", "past"),
+    [
+        (
+            lambda rows: rows.with_columns(pl.col("x") * 1.5, y=pl.col("y") + pl.col("x") / 2),
+            {"drift of x", "drift of prediction"},
+        ),
+        (lambda rows: rows.with_columns(shelf=pl.lit("low")), {"drift of shelf"}),
+        (
+            lambda rows: rows.with_columns(
+                shelf=pl.when(pl.int_range(pl.len()) % 80 > 0)
+                .then("shelf")
+                .otherwise(pl.lit("new"))
+            ),
+            {"unknown shelf"},
+        ),
+        (
+            lambda rows: rows.with_columns(
+                shelf=pl.when(pl.int_range(pl.len()) % 10 > 0).then("shelf")
+            ),
+            {"missing shelf"},
+        ),
+        (
+            lambda rows: rows.with_columns(x=pl.when(pl.int_range(pl.len()) % 5 > 0).then("x")),
+            {"rows without a score"},
+        ),
+        (lambda rows: rows.with_columns(pl.col("y") + 2), {"mae where truth is known"}),
+        (lambda rows: rows.with_columns(y=pl.lit(None, pl.Float64)), set()),
+    ],
+    ids=["x", "shelf", "unknown", "missing", "unanswered", "error", "no truth yet"],
+)
+def test_what_has_changed_is_past_its_limit(
+    pipeline: Pipeline, change: Change, past: set[str]
+) -> None:
+    found = monitored(pipeline, change)
+    assert set(names(found)) == past
+    for check in found.past:
+        assert f"{check.name} {check.found} (limit {check.limit})" in found.summary
+
+
+@pytest.mark.parametrize(("share", "past"), [(0.4, True), (0.6, False), (1, False), (2.1, True)])
+def test_half_as_many_rows_or_twice_as_many_are_within_the_limit(
+    pipeline: Pipeline, share: float, past: bool
+) -> None:
+    rows = round(ROWS * share)
+    found = monitored(pipeline, lambda _: things(rows - rows % 4, seed=6))
+    assert names(found) == (["volume"] if past else [])
+
+
+def test_truth_that_comes_later_counts(pipeline: Pipeline) -> None:
+    truth = things(ROWS, seed=5).with_columns(pl.col("y") + 2)
+    asked: list[str] = []
+
+    def late(scored: Scored) -> pl.DataFrame:
+        asked.append(scored.sha256)
+        return truth.reverse()
+
+    found = monitored(pipeline, lambda rows: rows.with_columns(y=pl.lit(None, pl.Float64)), late)
+    assert asked == ["a"]
+    assert found.truths == ROWS
+    assert names(found) == ["mae where truth is known"]
+
+
+def test_late_truth_finds_its_rows() -> None:
+    rows = pl.DataFrame(
+        {"id": ["a", "b", "b", None, "c"], "y": [None, None, 9.0, None, None], "n": range(5)}
+    )
+    truth = pl.DataFrame({"id": [None, "b", "b", "a", "d"], "y": [4.0, 1.0, 2.0, 3.0, 5.0]})
+    found = with_truth(rows, truth, ("id",), "y")
+    assert found["y"].to_list() == [3.0, 1.0, 9.0, 4.0, None]
+    assert found.columns == rows.columns
+    assert found["n"].to_list() == list(range(5))
+
+
+def test_the_page_stands_alone_and_shows_what_was_found(pipeline: Pipeline) -> None:
+    found = monitored(pipeline, lambda rows: rows.with_columns(shelf=pl.lit("<b>low</b>")))
+    assert found.page.endswith(f"monitoring/{pipeline.spec.name}/{MONTH}.html")
+    page = read(artifact_path(found.page)).decode()
+    assert len(page) < 2_000_000
+    assert len(re.findall(r'<img alt="(?:x|shelf|prediction): ', page)) == 3
+    assert re.findall(r'(?:src|href)="(?!data:)', page) == []
+    assert "<b>low" not in page
+    assert "drift of shelf" in page
+    record = json.loads(read(artifact_path(found.page).with_suffix(".json")))
+    assert Monitored.model_validate(record) == found
+
+
+def test_a_month_without_scores_is_refused(pipeline: Pipeline) -> None:
+    pipeline.champion_of(0.0)
+    with pytest.raises(MonitoringError, match=f"no scores of {MONTH}: score the month first"):
+        monitor_month(pipeline.client, pipeline.spec, MONTH, pipeline.store, "run", lambda _: None)
+
+
+def test_a_version_without_a_reference_is_refused(pipeline: Pipeline) -> None:
+    monitored(pipeline)
+    lineage = pipeline.lineage().model_copy(update={"reference": None})
+    pipeline.client.set_model_version_tag(
+        pipeline.spec.name, "1", LINEAGE_TAG, lineage.model_dump_json()
+    )
+    with pytest.raises(MonitoringError, match="version 1 was trained without keeping a reference"):
+        monitor_month(pipeline.client, pipeline.spec, MONTH, pipeline.store, "run", lambda _: None)
+
+
+def test_the_scored_version_is_compared_with_its_own_reference(pipeline: Pipeline) -> None:
+    monitored(pipeline)
+    pipeline.decide(pipeline.register(0.0, "june"))
+    again = monitor_month(
+        pipeline.client, pipeline.spec, MONTH, pipeline.store, "run", lambda _: None
+    )
+    assert (again.version, again.reference) == ("1", "may")
