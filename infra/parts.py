@@ -15,6 +15,7 @@ from infra.components.fargate import Service
 from infra.components.flow_runs import FlowRuns, FlowRunsArgs
 from infra.components.flows_database import FlowsDatabase, FlowsDatabaseArgs
 from infra.components.observability import (
+    DRIFT,
     NEW_CHAMPION,
     Observability,
     ObservabilityArgs,
@@ -291,6 +292,7 @@ def watch(
     observability.count("RunsCrashed", worker_log, "not-started", LOG_FOUND_CRASHED)
     observability.count("RunsCrashed", worker_log, "gone", LOG_TASK_GONE)
     observability.count("Champions", flow_log, "champion", NEW_CHAMPION)
+    observability.count("Drift", flow_log, "drift", DRIFT)
     alarms = run_alarms(observability.namespace)
     alarms += observer_alarms(observer.queue_name, observer.dead_letter_name, observer.rule_name)
     for label, service in services.items():

@@ -64,14 +64,13 @@ class Monitored(BaseModel):
         return [check for check in self.checks if check.past]
 
     @property
+    def findings(self) -> str:
+        found = [f"{check.name} {check.found} (limit {check.limit})" for check in self.past]
+        return "; ".join(found) or "all within limits"
+
+    @property
     def summary(self) -> str:
-        what = f"{self.model} version {self.version} in {self.month}"
-        if not self.past:
-            return f"{what}: all within limits"
-        found = "; ".join(
-            f"{check.name} {check.found} (limit {check.limit})" for check in self.past
-        )
-        return f"{what}: {found}"
+        return f"{self.model} version {self.version} in {self.month}: {self.findings}"
 
 
 LateTruth = Callable[[Scored], pl.DataFrame | None]

@@ -4,7 +4,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from flows.lifecycle.monitoring import Monitored
-from flows.platform.events import drift_detected
+from flows.platform.events import DRIFT_LINE, drift_detected
 from flows.platform.task_options import WAITS
 
 
@@ -30,5 +30,6 @@ def report_month(monitored: Monitored, data: str) -> None:
     if not monitored.past:
         get_run_logger().info("%s; %s", monitored.summary, monitored.page)
         return
-    get_run_logger().warning("drift of %s; %s", monitored.summary, monitored.page)
-    drift_detected(monitored.model, monitored.month, monitored.version, monitored.summary, data)
+    what = f"version {monitored.version} in {monitored.month}: {monitored.findings}"
+    get_run_logger().warning(DRIFT_LINE, monitored.model, f"{what}; {monitored.page}")
+    drift_detected(monitored.model, monitored.month, monitored.version, monitored.findings, data)

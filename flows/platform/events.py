@@ -2,6 +2,9 @@
 
 from prefect.events import emit_event
 
+DRIFT_LINE = "drift of %s: %s"
+"""What a run logs of drift: model, description. A stack's alarm `drift` counts such lines."""
+
 
 def model_promoted(model: str, version: str, description: str) -> None:
     """Say that a registered model's version has become the champion."""
@@ -31,7 +34,14 @@ def older_data_used(data: str, used: str, reason: str) -> None:
 
 
 def drift_detected(model: str, month: str, version: str, description: str, data: str) -> None:
-    """Say that a month is past the limits of a model's version."""
+    """Say that a month's rows have drifted from what a model's version was trained on.
+
+    What listens takes it once for each resource and version, however often it is sent.
+
+    Args:
+        description: what has drifted, a sentence.
+        data: the address that the month's rows came from: a run that trains again reads it there.
+    """
     emit_event(
         "trainyard.drift.detected",
         resource={

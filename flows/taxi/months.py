@@ -1,7 +1,7 @@
 """Months as TLC names them: "2023-01"."""
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
@@ -31,14 +31,27 @@ def latest_months(scheduled: datetime) -> tuple[str, str]:
     return older, newer
 
 
-def chosen_months(train: str | None, valid: str | None, scheduled: datetime) -> tuple[str, str]:
+def chosen_months(
+    train: str | None, valid: str | None, scheduled: datetime, one_month: bool = False
+) -> tuple[str, str]:
     """Return the months to train and to validate on, from what a run was given.
 
-    Without both, the two newest months; without `valid`, the month after `train`.
+    Without both, the two newest months; without `valid`, the month after `train`. With `one_month`
+    both are the same: `train`, or the newest one.
 
     Raises:
-        ValueError: a month is not written like 2023-01, `train` is missing, or `valid` isn't later.
+        ValueError: a month is not written like 2023-01, `train` is missing, `valid` isn't later, or
+            there is one beside `one_month`.
     """
+    if one_month:
+        if valid is not None:
+            raise ValueError(
+                f"valid_month {valid} with one_month: a run on one month validates on its last "
+                "quarter; leave one of them out"
+            )
+        month = train or latest_months(scheduled)[1]
+        parse_month(month)
+        return month, month
     if train is None and valid is None:
         return latest_months(scheduled)
     if train is None:
@@ -54,6 +67,13 @@ def chosen_months(train: str | None, valid: str | None, scheduled: datetime) -> 
     return train, valid
 
 
+def quarters(month: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the first and the last day of a month's first three quarters, and of its rest."""
+    days = (parse_month(month)[1] - timedelta(days=1)).day
+    last = 3 * days // 4
+    return (1, last), (last + 1, days)
+
+
 def _a_month(given: object) -> object:
     if isinstance(given, str):
         parse_month(given)
@@ -67,6 +87,12 @@ def _after_training(valid: str, given: ValidationInfo) -> str:
     return valid
 
 
+def _of_one_month(one_month: bool, given: ValidationInfo) -> bool:
+    if one_month and (valid := given.data.get("valid_month")) is not None:
+        chosen_months(None, valid, datetime.min, one_month=True)
+    return one_month
+
+
 # its sentence in a run's error, the pattern in the schema that Prefect's page and API go by
 Month = Annotated[
     str, Field(pattern=f"^{PATTERN}$", examples=["2023-01"]), BeforeValidator(_a_month)
@@ -74,3 +100,5 @@ Month = Annotated[
 """A flow's parameter, refused by the flow's schema where it isn't written like 2023-01."""
 LaterMonth = Annotated[Month, AfterValidator(_after_training)]
 """The same, refused before a run starts where it isn't after the parameter `train_month`."""
+OneMonth = Annotated[bool, AfterValidator(_of_one_month)]
+"""Whether a run has one month only, refused where it has a parameter `valid_month` too."""

@@ -1,9 +1,10 @@
 """From raw months to features: fetch, check, and fit on the training month only."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import polars as pl
-from prefect import flow, task
+from prefect import flow, runtime, task
 from prefect.concurrency.sync import concurrency
 
 from flows.lifecycle.holdout import Holdout, held_out, keep_holdout
@@ -19,11 +20,17 @@ from flows.platform.contract import ContractError
 from flows.platform.quarantine import keep_rows, report_quarantine
 from flows.platform.task_options import PERSISTED, PERSISTED_BY_WORKSPACE, RETRIED, WAITS
 from flows.taxi import contract
-from flows.taxi.report import Dataset, PreparedMonth
+from flows.taxi.months import parse_month, quarters
+from flows.taxi.report import Dataset, Part, PreparedMonth
 from flows.taxi.source import raw_month
 
 
-@flow(name="preprocess", flow_run_name="preprocess {months[0]}, {months[1]}", **PERSISTED)
+def run_name() -> str:
+    """A run is called after its months, or its month."""
+    return f"preprocess {', '.join(dict.fromkeys(runtime.flow_run.parameters['months']))}"
+
+
+@flow(name="preprocess", flow_run_name=run_name, **PERSISTED)
 def preprocess(
     data: str,
     months: tuple[str, str],
@@ -32,17 +39,25 @@ def preprocess(
     store: str,
     workspace: str,
 ) -> Dataset:
-    """Fetch, check and make features, which are fitted on the training month only."""
+    """Fetch, check and make features, which are fitted on the training month only.
+
+    Where both months are the same, it is prepared once and split by days.
+    """
     # one after the other: Prefect can't end a task in time that runs in another thread
-    train, valid = (
-        prepare_month(data, month, durations, max_bad_share, store, workspace) for month in months
-    )
-    report_bad_rows([train, valid])
+    prepared = [
+        prepare_month(data, month, durations, max_bad_share, store, workspace)
+        for month in dict.fromkeys(months)
+    ]
+    report_bad_rows(prepared)
+    train, valid = prepared[0], prepared[-1]
     valid_rows, holdout = hold_out(valid, durations, store, workspace)
+    if len(prepared) == 1:
+        train, valid = split_days(valid, valid_rows, workspace)
+        valid_rows = valid.kept
     transformer = fit_transformer(train, workspace)
     train_features, valid_features = (
-        make_features(month, rows, transformer, workspace)
-        for month, rows in ((train.month, train.kept), (valid.month, valid_rows))
+        make_features(month.slug, rows, transformer, workspace)
+        for month, rows in ((train, train.kept), (valid, valid_rows))
     )
     return Dataset(
         train=train,
@@ -114,6 +129,43 @@ def hold_out(
     return str(path), keep_holdout(
         compared.filter(held_out(compared)), SPEC.name, store, valid.as_seen(rows.columns)
     )
+
+
+@task(task_run_name="split-days", **PERSISTED_BY_WORKSPACE, **WAITS)
+def split_days(
+    month: PreparedMonth, rows: str, workspace: str
+) -> tuple[PreparedMonth, PreparedMonth]:
+    """Split a month into its first three quarters and the rest, by days; neither has held-out rows.
+
+    Args:
+        rows: the URI of the month's kept rows that aren't held out.
+
+    Raises:
+        ContractError: one of the two has no rows.
+    """
+    early, late = quarters(month.month)
+    border = parse_month(month.month)[0] + timedelta(days=early[1])
+    course = read_parquet(artifact_path(month.course))
+    # what is held out of the kept rows is so of the course's, too: the hash is of the row
+    kept, course = read_parquet(artifact_path(rows)), course.filter(~held_out(course))
+    is_early = pl.col("lpep_pickup_datetime") < border
+
+    def part(days: tuple[int, int], wanted: pl.Expr) -> PreparedMonth:
+        count = kept.filter(wanted).height
+        made = month.model_copy(update={"part": Part(first=days[0], last=days[1], rows=count)})
+        if not count:
+            raise ContractError(
+                f"{month.file}: no row of {made.label} can be used, and one_month trains on a "
+                "month's first three quarters and validates on the rest; choose a whole month"
+            )
+        uris = {}
+        for name, table in (("kept", kept), ("course", course)):
+            path = artifact_path(workspace, "parts", f"{name}-{made.slug}.parquet")
+            write_parquet(table.filter(wanted), path)
+            uris[name] = str(path)
+        return made.model_copy(update=uris)
+
+    return part(early, is_early), part(late, ~is_early)
 
 
 @task(task_run_name="fit-transformer", **PERSISTED_BY_WORKSPACE, **WAITS)

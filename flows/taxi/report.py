@@ -1,10 +1,20 @@
 """What a training run tells people: its values, and the page that shows them."""
 
+from collections.abc import Iterator
+
 from pydantic import BaseModel
 
 from flows.lifecycle.gate import Verdict
 from flows.lifecycle.holdout import Holdout, SeenData
 from flows.platform.quarantine import KeptFile
+
+
+class Part(BaseModel):
+    """Some days of a month, and how many rows of them a run uses."""
+
+    first: int
+    last: int
+    rows: int
 
 
 class PreparedMonth(KeptFile):
@@ -14,6 +24,19 @@ class PreparedMonth(KeptFile):
     course: str
     rows_read: int
     rows_kept: int
+    part: Part | None = None
+    """Where `kept` and `course` have no other days' rows, and none that are held out."""
+
+    @property
+    def label(self) -> str:
+        """The month, and which days of it."""
+        days = f", days {self.part.first} to {self.part.last}" if self.part else ""
+        return f"{self.month}{days}"
+
+    @property
+    def slug(self) -> str:
+        """The same, as a part of a file's name."""
+        return self.label.replace(", ", "-").replace(" ", "-")
 
     @property
     def rows_quarantined(self) -> int:
@@ -33,7 +56,7 @@ class PreparedMonth(KeptFile):
 
 
 class Dataset(BaseModel):
-    """Both months, and what was fitted on the training month."""
+    """Both months, or both parts of one, and what was fitted on the first."""
 
     train: PreparedMonth
     valid: PreparedMonth
@@ -74,8 +97,8 @@ class ComparedModel(BaseModel):
 def description(dataset: Dataset, model: ComparedModel, experiment: str) -> str:
     """Of the version that the model becomes, a sentence."""
     return (
-        f"{model.trained.name} of experiment '{experiment}', trained on {dataset.train.month}, "
-        f"validated on {dataset.valid.month}: RMSE {model.trained.rmse_valid:.3f} min, "
+        f"{model.trained.name} of experiment '{experiment}', trained on {dataset.train.label}, "
+        f"validated on {dataset.valid.label}: RMSE {model.trained.rmse_valid:.3f} min, "
         f"{model.trained.inference_time:.2e} s per row"
     )
 
@@ -88,17 +111,7 @@ def render(
     links: dict[str, str],
 ) -> str:
     """The report as Markdown."""
-    train, valid = dataset.train, dataset.valid
     shortest, longest = dataset.durations
-    rows = [
-        ("rows read", train.rows_read, valid.rows_read),
-        ("rows kept", train.rows_kept, valid.rows_kept),
-        ("rows quarantined", train.rows_quarantined, valid.rows_quarantined),
-    ]
-    rows += [
-        (f"- {rule}", train.counts.get(rule, 0), valid.counts.get(rule, 0))
-        for rule in sorted(train.counts.keys() | valid.counts.keys())
-    ]
     best_wins = best.trained.run_id != baseline.trained.run_id
     improvement = 1 - best.trained.rmse_valid / baseline.trained.rmse_valid
     comparison = f", {improvement:.0%} below the linear baseline" if best_wins else ""
@@ -109,9 +122,7 @@ def render(
             f"**{best.trained.name}** predicts a trip's duration with an RMSE of "
             f"**{best.trained.rmse_valid:.2f} minutes**{comparison}.",
             "",
-            f"| rows | {train.month} (train) | {valid.month} (validate) |",
-            "|---|---:|---:|",
-            *(f"| {label} | {first:,} | {second:,} |" for label, first, second in rows),
+            *_rows_table(dataset),
             "",
             "| model | RMSE, kept rows | RMSE, the course's rows | inference per row |",
             "|---|---:|---:|---:|",
@@ -129,3 +140,29 @@ def render(
             *(f"- {label}: [{url}]({url})" for label, url in links.items() if url),
         ]
     )
+
+
+def _rows_table(dataset: Dataset) -> Iterator[str]:
+    """How many rows each month has, as Markdown's lines."""
+    train, valid = dataset.train, dataset.valid
+    months = {f"{train.month} (train)": train, f"{valid.month} (validate)": valid}
+    if train.part and valid.part:
+        months = {train.month: train}
+    rows = {
+        "rows read": [month.rows_read for month in months.values()],
+        "rows kept": [month.rows_kept for month in months.values()],
+        "rows quarantined": [month.rows_quarantined for month in months.values()],
+    }
+    for rule in sorted(train.counts.keys() | valid.counts.keys()):
+        rows[f"- {rule}"] = [month.counts.get(rule, 0) for month in months.values()]
+    if train.part and valid.part:
+        used = train.part.rows + valid.part.rows
+        rows |= {
+            f"days {train.part.first} to {train.part.last} (train)": [train.part.rows],
+            f"days {valid.part.first} to {valid.part.last} (validate)": [valid.part.rows],
+            "held out": [train.rows_kept - used],
+        }
+    yield f"| rows | {' | '.join(months)} |"
+    yield f"|---{'|---:' * len(months)}|"
+    for label, numbers in rows.items():
+        yield f"| {label} | {' | '.join(f'{number:,}' for number in numbers)} |"

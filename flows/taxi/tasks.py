@@ -206,30 +206,31 @@ def keep_monitored(dataset: Dataset, store: str) -> Reference:
 def to_release(
     experiment: Experiment, dataset: Dataset, model: ComparedModel, reference: Reference
 ) -> LoggedModel:
-    """What `release` has to know of a model."""
+    """What `release` has to know of a model.
+
+    Of one month, none of whose held-out rows was trained on, there is one data set and one month.
+    """
+    seen = [dataset.valid.as_seen(dataset.holdout.held_out_by)]
     return LoggedModel(
         run_id=model.trained.run_id,
         uri=model.uri,
         description=report.description(dataset, model, experiment.name),
-        seen=[
-            dataset.train.as_seen([]),
-            dataset.valid.as_seen(dataset.holdout.held_out_by),
-        ],
+        seen=seen if dataset.train.part else [dataset.train.as_seen([]), *seen],
         holdout=dataset.holdout,
         reference=reference,
-        chosen=_months(dataset),
+        chosen={"train_month": dataset.train.month} if dataset.train.part else _months(dataset),
     )
 
 
 def _months(dataset: Dataset) -> dict[str, str]:
-    return {"train_month": dataset.train.month, "valid_month": dataset.valid.month}
+    return {"train_month": dataset.train.label, "valid_month": dataset.valid.label}
 
 
 def _data(dataset: Dataset) -> dict[str, InputData]:
     """What the runs of an experiment read, for MLflow."""
 
     def read_by(month: PreparedMonth) -> InputData:
-        name = f"green_tripdata {month.month}"
+        name = f"green_tripdata {month.label}"
         return InputData(name=name, sha256=month.sha256, uri=month.file, rows=month.rows_read)
 
     return {TRAINING: read_by(dataset.train), VALIDATION: read_by(dataset.valid)}

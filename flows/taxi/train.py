@@ -11,7 +11,7 @@ from flows.platform.address import Address
 from flows.platform.run_info import current_run, end_killed_attempts
 from flows.platform.settings import load_settings
 from flows.taxi.candidates import Limits, require_within_limits
-from flows.taxi.months import LaterMonth, Month, chosen_months
+from flows.taxi.months import LaterMonth, Month, OneMonth, chosen_months, quarters
 from flows.taxi.preprocess import preprocess
 from flows.taxi.tasks import (
     find_best,
@@ -32,9 +32,12 @@ def run_name() -> str:
     """A flow run is called after its months."""
     parameters = runtime.flow_run.parameters
     train, valid = parameters.get("train_month"), parameters.get("valid_month")
+    one_month = parameters.get("one_month", False)
     # the flow itself reports bad months: a run that gets no name stays Pending for good
     with contextlib.suppress(ValueError):
-        train, valid = chosen_months(train, valid, runtime.flow_run.scheduled_start_time)
+        train, valid = chosen_months(train, valid, runtime.flow_run.scheduled_start_time, one_month)
+        if one_month:
+            train, valid = (f"{train}, days {first} to {last}" for first, last in quarters(train))
     return f"train {train}, validate {valid}"
 
 
@@ -54,6 +57,7 @@ def taxi_train(
     data: Address = "synthetic",
     train_month: Month | None = None,
     valid_month: LaterMonth | None = None,
+    one_month: OneMonth = False,
     num_trials: Annotated[int, Field(ge=1, le=1000)] = 20,
     max_rmse_valid: Annotated[float, Field(gt=0, lt=1e6)] = 6.5,
     max_inference_time: Annotated[float, Field(gt=0, lt=1e6)] = 20e-6,
@@ -71,6 +75,8 @@ def taxi_train(
         train_month: like 2023-01; without months, the two newest that TLC has published by the
             time the run was scheduled for.
         valid_month: like 2023-02; without it, the month after `train_month`.
+        one_month: train on the first three quarters of a month's days and validate on the rest:
+            `train_month`, or the newest. For a month that isn't like those before it.
         num_trials: how many XGBoost models the search may try.
         max_rmse_valid: a candidate's RMSE on the validation month must be below it, in minutes.
         max_inference_time: a candidate's prediction must take less, in seconds per row.
@@ -82,7 +88,7 @@ def taxi_train(
     """
     store, workspace = load_settings().artifact_store, run_workspace()
     end_killed_attempts()
-    months = chosen_months(train_month, valid_month, current_run().scheduled)
+    months = chosen_months(train_month, valid_month, current_run().scheduled, one_month)
     limits = Limits(rmse_valid=max_rmse_valid, inference_time=max_inference_time)
 
     experiment = start_experiment("taxi-train", "rmse_valid")

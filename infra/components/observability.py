@@ -16,6 +16,8 @@ from trainyard.contract.naming import Location
 
 # What flows/lifecycle logs.
 NEW_CHAMPION = ("is the new champion",)
+# A message that begins so (flows/platform/events.py: DRIFT_LINE): others may speak of drift.
+DRIFT = (" - drift of ",)
 
 
 @dataclass(frozen=True)
@@ -286,6 +288,7 @@ def run_alarms(namespace: str) -> list[Alarm]:
         "RunsFailed": "A flow run failed: Prefect and the log of the flows say why",
         "RunsCrashed": "A flow run's process or task died: Prefect says whether it goes on",
         "Champions": "A model has a new champion: MLflow and Prefect say which",
+        "Drift": "A month isn't like what a model was trained on: the log of the flows says how",
     }
     return [
         Alarm(

@@ -280,7 +280,7 @@ def test_the_webhooks_address_reaches_the_deployer_by_ecs_and_is_in_no_output() 
 
 def test_who_reads_mail_hears_of_runs_once_and_of_services_again_when_they_are_back() -> None:
     alarms = {r.plain["metricName"]: r.plain for r in stack("minimal").of("MetricAlarm")}
-    for metric in ("RunsFailed", "RunsCrashed", "Champions"):
+    for metric in ("RunsFailed", "RunsCrashed", "Champions", "Drift"):
         assert alarms[metric]["alarmActions"]
         assert not alarms[metric].get("okActions")
     assert alarms["FailedInvocations"]["okActions"]
@@ -293,6 +293,7 @@ def test_who_reads_mail_hears_of_runs_once_and_of_services_again_when_they_are_b
         ("/trainyard/dev/flows", "RunsCrashed"): 2,
         ("/trainyard/dev/worker", "RunsCrashed"): 2,
         ("/trainyard/dev/flows", "Champions"): 1,
+        ("/trainyard/dev/flows", "Drift"): 1,
     }
 
 

@@ -27,16 +27,20 @@ STARTS = 3
 LATE = 600.0
 # How long a start's crash is remembered as answered: longer than a run waits in a queue.
 MEMORY = 7 * 24 * 3600.0
+# How long a month's drift is remembered as told of; the trigger in prefect.yaml has the same.
+DRIFT_MEMORY = 365 * 24 * 3600.0
 
 # What flows/platform/events.py calls them.
 MODEL_PROMOTED = "trainyard.model.promoted"
 MODEL_TAKEN_BACK = "trainyard.model.taken-back"
 OLDER_DATA_USED = "trainyard.data.older-used"
+DRIFT_DETECTED = "trainyard.drift.detected"
 
 RECOVERING = "Recovering"
 GOES_ON = "It is scheduled again, and goes on after the tasks that it has finished."
 KEPT_RESULTS = "What its tasks have finished comes from the result storage."
 RUN, COUNT, MESSAGE = "prefect.resource.id", "prefect.run-count", "prefect.state-message"
+DRIFTED, VERSION = "prefect.resource.id", "trainyard.version"
 ANY_RUN = {RUN: "prefect.flow-run.*"}
 
 
@@ -210,6 +214,20 @@ def automations(
         posture="Reactive",
         expect=[OLDER_DATA_USED],
         match={},
+    )
+    add(
+        "people hear of drift",
+        "A month's rows aren't like those that a model was trained on.",
+        *say(
+            "{{ event.payload.model }}: {{ event.payload.month }} has drifted from what version"
+            " {{ event.payload.version }} was trained on: {{ event.payload.description }}"
+        ),
+        posture="Reactive",
+        expect=[DRIFT_DETECTED],
+        match={},
+        # once, however often a month is looked at
+        for_each=[DRIFTED, VERSION],
+        within=DRIFT_MEMORY,
     )
     return wanted
 

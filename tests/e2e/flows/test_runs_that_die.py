@@ -29,6 +29,7 @@ from prefect.settings import PREFECT_HOME
 from prefect.states import Crashed, Late, Pending, Running
 
 import trainyard.prefect.register
+from infra.components.observability import DRIFT
 from tests.conftest import ROOT
 from trainyard.contract.outputs import ProcessWorkPool, StackOutputs
 from trainyard.contract.run_states import LOG_CRASHED, LOG_FAILED
@@ -44,16 +45,21 @@ import sys
 import time
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 
 sys.path.append({str(ROOT)!r})
-from flows.platform.events import model_promoted, model_taken_back, older_data_used
+from flows.platform.events import (
+    DRIFT_LINE, drift_detected, model_promoted, model_taken_back, older_data_used
+)
 """
     + """
 @task
 def stage() -> None:
     model_promoted("rides", "7", "RMSE 4.6 min")
     model_taken_back("rides", "7", "6", "too slow")
+    get_run_logger().warning(DRIFT_LINE, "rides", "trips are longer")
+    for _ in range(2):
+        drift_detected("rides", "2023-02", "6", "trips are longer", "synthetic")
     older_data_used("rides", "the snapshot of May", "the API is down")
 
 @flow
@@ -390,6 +396,19 @@ def test_a_new_champion_and_one_taken_back_are_told(died: Died) -> None:
 def test_a_run_on_older_data_is_told(died: Died) -> None:
     wanted = "rides: a run goes on with the snapshot of May, because newer data couldn't be had: "
     within(120, "it is told", lambda: f"{wanted}the API is down" in died.pool.told)
+
+
+def test_drift_is_told_once(died: Died) -> None:
+    said = "rides: 2023-02 has drifted from what version 6 was trained on: trips are longer"
+    later = "the snapshot of May"
+    within(120, "what came after it is told", lambda: later in str(died.pool.told))
+    assert died.pool.told.count(said) == 1
+
+
+def test_the_alarm_of_the_aws_stack_finds_drift_in_the_log_of_its_run(died: Died) -> None:
+    lines = _text(died.pool.folder / "worker.log").splitlines()
+    (line,) = [line for line in lines if all(word in line for word in DRIFT)]
+    assert line.endswith("drift of rides: trips are longer")
 
 
 def test_no_event_was_dropped(died: Died) -> None:

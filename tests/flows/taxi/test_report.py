@@ -2,7 +2,7 @@ import re
 
 from flows.lifecycle.gate import Verdict
 from flows.lifecycle.holdout import Holdout
-from flows.taxi.report import ComparedModel, Dataset, PreparedMonth, TrainedModel, render
+from flows.taxi.report import ComparedModel, Dataset, Part, PreparedMonth, TrainedModel, render
 
 VERDICT = Verdict(
     model="taxi", version="3", champion=None, promoted=True, reason="the first one", limits={}
@@ -88,6 +88,24 @@ def test_every_row_read_is_kept_or_quarantined_by_a_rule() -> None:
         "- zero": [2_000, 0],
     }
     assert "| rows | 2023-01 (train) | 2023-02 (validate) |" in markdown
+
+
+def test_the_rows_of_one_month_are_told_once_with_what_became_of_them() -> None:
+    whole = month("2023-02", 1_000, zero=20)
+    early, late = (
+        whole.model_copy(update={"part": Part(first=first, last=last, rows=rows)})
+        for first, last, rows in ((1, 21, 600), (22, 28, 210))
+    )
+    assert table(page(early, late), "rows") == {
+        "rows read": ["1,020"],
+        "rows kept": ["1,000"],
+        "rows quarantined": ["20"],
+        "- zero": ["20"],
+        "days 1 to 21 (train)": ["600"],
+        "days 22 to 28 (validate)": ["210"],
+        "held out": ["190"],
+    }
+    assert "| rows | 2023-02 |" in page(early, late)
 
 
 def test_both_models_are_compared_with_their_links_and_units() -> None:

@@ -13,7 +13,7 @@ from upath import UPath
 from flows.platform.artifact_store import ArtifactStoreError, artifact_path
 from flows.taxi import source
 from flows.taxi.contract import read_month
-from flows.taxi.months import chosen_months, latest_months, parse_month
+from flows.taxi.months import chosen_months, latest_months, parse_month, quarters
 from flows.taxi.source import SourceError, raw_month
 from flows.taxi.synthetic import synthetic_month
 
@@ -499,6 +499,33 @@ def test_validation_is_on_the_month_after_training_unless_told() -> None:
     scheduled = datetime(2030, 1, 1)
     assert chosen_months("2022-12", None, scheduled) == ("2022-12", "2023-01")
     assert chosen_months("2022-12", "2023-03", scheduled) == ("2022-12", "2023-03")
+
+
+def test_one_month_is_the_training_month_or_the_newest() -> None:
+    scheduled = datetime(2023, 4, 5)
+    assert chosen_months("2022-12", None, scheduled, one_month=True) == ("2022-12", "2022-12")
+    assert chosen_months(None, None, scheduled, one_month=True) == ("2023-02", "2023-02")
+    for train, valid, message in (
+        ("2023-01", "2023-02", "valid_month 2023-02 with one_month"),
+        ("2023-1", None, "is not a month"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            chosen_months(train, valid, scheduled, one_month=True)
+
+
+@pytest.mark.parametrize(
+    ("month", "days"),
+    [
+        ("2023-01", ((1, 23), (24, 31))),
+        ("2023-02", ((1, 21), (22, 28))),
+        ("2024-02", ((1, 21), (22, 29))),
+        ("2023-04", ((1, 22), (23, 30))),
+    ],
+)
+def test_a_months_last_quarter_begins_with_a_day(
+    month: str, days: tuple[tuple[int, int], tuple[int, int]]
+) -> None:
+    assert quarters(month) == days
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ GOOD: list[dict[str, object]] = [
     {"train_month": "2023-12"},
     {"train_month": None, "valid_month": None},
     {"train_month": "2022-12", "valid_month": "2023-01"},
+    {"train_month": "2022-12", "valid_month": "2023-01", "one_month": False},
+    {"train_month": "2022-12", "one_month": True},
+    {"train_month": None, "valid_month": None, "one_month": True},
     {"data": "s3://bucket/a prefix", "num_trials": 1000, "seed": 2**32 - 1},
     {"data": "/months of 2023/@home", "num_trials": 1, "seed": 0},
 ]
@@ -25,6 +28,7 @@ BAD: list[dict[str, object]] = [
     {"train_month": 202301},
     *({"data": data} for data in ("", "${TRAINYARD_DATA}", "$DATA", "{{ $TRAINYARD_DATA }}")),
     *({"num_trials": count} for count in (0, -1, 1001, 1.5, "many")),
+    {"one_month": "2023-01"},
     *({"seed": seed} for seed in (-1, 2**32, "x")),
 ]
 
@@ -50,6 +54,12 @@ def test_a_month_that_is_not_after_the_training_month_is_refused(valid: str) -> 
         taxi_train.validate_parameters({"train_month": "2023-03", "valid_month": valid})
 
 
+def test_one_month_beside_a_validation_month_is_refused() -> None:
+    given = {"train_month": "2023-03", "valid_month": "2023-04", "one_month": True}
+    with pytest.raises(ParameterTypeError, match="valid_month 2023-04 with one_month: a run on"):
+        taxi_train.validate_parameters(given)
+
+
 def test_the_longest_trip_is_longer_than_the_shortest() -> None:
     with pytest.raises(ParameterTypeError, match="y_max 5 is not above y_min 5"):
         taxi_train.validate_parameters({"y_min": 5, "y_max": 5})
@@ -64,7 +74,7 @@ def test_a_run_and_all_that_waits_in_it_have_an_end() -> None:
         for name, part in vars(module).items()
         if isinstance(part, Task)
     }
-    assert len(parts) == 12
+    assert len(parts) == 13
     assert [name for name, task in parts.items() if not task.timeout_seconds] == []
 
 

@@ -1,11 +1,14 @@
 """What alarms look for in logs."""
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH, load_logging_config
 
-from infra.components.observability import NEW_CHAMPION
+from flows.platform.events import DRIFT_LINE
+from infra.components.observability import DRIFT, NEW_CHAMPION
 from trainyard.contract.run_states import LOG_FOUND_CRASHED, LOG_TASK_GONE
 
 
@@ -29,3 +32,14 @@ def test_what_is_logged_still_has_the_words_that_the_alarms_count(
     source = Path(spec.submodule_search_locations[0]).joinpath(*rest).with_suffix(".py")
     lines = source.read_text().splitlines()
     assert [line for line in lines if all(word in line for word in words)]
+
+
+@pytest.mark.parametrize(
+    ("said", "counts"),
+    [(DRIFT_LINE % ("rides", "2023-02 is longer"), True), ("no drift of rides: 2023-02", False)],
+)
+def test_a_line_counts_where_it_says_that_there_is_drift(said: str, counts: bool) -> None:
+    config = load_logging_config(DEFAULT_LOGGING_SETTINGS_PATH)
+    formatter = logging.Formatter(config["formatters"]["standard"]["format"])
+    record = logging.LogRecord("prefect.task_runs", logging.WARNING, "", 0, said, None, None)
+    assert all(word in formatter.format(record) for word in DRIFT) is counts

@@ -258,6 +258,7 @@ def test_a_webhook_is_told_and_its_address_kept_secret(
             "people hear of a run on older data",
             "people hear of a run that failed",
             "people hear of a run that is late",
+            "people hear of drift",
         ]
         assert summary(register(outputs)) == "nothing to change"
         monkeypatch.setenv("TRAINYARD_NOTIFY_WEBHOOK", "https://hooks.example.com/n3w")

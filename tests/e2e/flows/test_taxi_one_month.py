@@ -1,0 +1,73 @@
+"""The training flow on one month, which isn't like the one before it: on a Prefect server."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import TaskRunFilter
+
+from flows.lifecycle.holdout import load_holdout
+from flows.lifecycle.registry import recorded_lineage
+from flows.lifecycle.reproduce import reproduce
+from flows.taxi import contract
+from flows.taxi.spec import SPEC
+from flows.taxi.synthetic import synthetic_month
+from tests.e2e.flows.whole_runs import Place, artifacts, ended, put_month, run
+
+pytestmark = pytest.mark.server
+
+PICKUP, DROPOFF = "lpep_pickup_datetime", "lpep_dropoff_datetime"
+LIMITS = {"max_inference_time": 1e-2, "max_rmse_valid": 30, "num_trials": 2, "max_bad_share": 1}
+EARLY, LATE = "2023-02, days 1 to 21", "2023-02, days 22 to 28"
+
+
+def drifted(here: Place) -> str:
+    """A folder with two months as they were, and one whose trips last twice as long."""
+    for month in ("2022-12", "2023-01"):
+        put_month(here.folder, month, rows=4_000)
+    longer = pl.col(PICKUP) + 2 * (pl.col(DROPOFF) - pl.col(PICKUP))
+    frame = synthetic_month("2023-02", rows=4_000).with_columns(longer.alias(DROPOFF))
+    put_month(here.folder, "2023-02", frame)
+    return str(here.folder)
+
+
+def test_a_run_on_the_month_that_drifted_beats_the_champion_of_before(here: Place) -> None:
+    data = drifted(here)
+    first = run(data=data, train_month="2022-12", valid_month="2023-01", **LIMITS)
+    assert ended(first) == ("Completed", "")
+    again = run(data=data, train_month="2023-02", one_month=True, **LIMITS)
+    assert ended(again) == ("Completed", "")
+    assert again.name == f"train {EARLY}, validate {LATE}"
+    assert here.champion() == "2"
+    version = here.client.get_model_version(SPEC.name, "2")
+    assert f"trained on {EARLY}, validated on {LATE}: RMSE" in (version.description or "")
+    by_name = {found.info.run_name: found.data.params for found in here.runs_of(again)}
+    for name in ("linear baseline", "xgboost search"):
+        assert {"train_month": EARLY, "valid_month": LATE}.items() <= by_name[name].items()
+    page = str(artifacts(again.id)["taxi-train-report"].data)
+    assert "| days 22 to 28 (validate) |" in page
+    # compared on the month's own holdout, which the champion of before hasn't seen either
+    lineage = recorded_lineage(here.client, SPEC, "2")
+    (seen,) = lineage.seen
+    assert (seen.name, seen.held_out_by) == (lineage.holdout.data, lineage.holdout.held_out_by)
+    assert seen.name == "green_tripdata 2023-02"
+    kept = contract.check(pl.read_parquet(seen.uri), "2023-02", seen.uri, max_bad_share=1).kept
+    assert load_holdout(lineage.holdout).join(kept, on=kept.columns, how="anti").is_empty()
+    assert reproduce(here.client, SPEC.name, "2").startswith(f"{SPEC.name} version 2 is reproduced")
+    # and the next month's run can be compared with it
+    later = run(data=data, train_month="2023-01", valid_month="2023-02", **LIMITS)
+    assert ended(later) == ("Completed", "")
+    assert here.champion() == "2"
+
+
+def test_the_month_is_prepared_once(here: Place) -> None:
+    put_month(here.folder, "2023-01", rows=3_000)
+    done = run(data=str(here.folder), train_month="2023-01", one_month=True, **LIMITS)
+    assert (ended(done), here.champion()) == (("Completed", ""), "1")
+    of_run = TaskRunFilter.model_validate({"name": {"like_": "prepare-2023-01"}})
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(task_run_filter=of_run)
+        mine = [each for each in runs if each.start_time and each.start_time > done.start_time]  # type: ignore[operator]
+    assert len(mine) == 1
+    assert Path(here.store, "runs", str(done.id), "parts").is_dir()
