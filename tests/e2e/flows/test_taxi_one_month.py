@@ -7,7 +7,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import TaskRunFilter
 
-from flows.lifecycle.holdout import load_holdout
+from flows.lifecycle.holdout import load_kept
 from flows.lifecycle.registry import recorded_lineage
 from flows.lifecycle.reproduce import reproduce
 from flows.taxi import contract
@@ -53,7 +53,7 @@ def test_a_run_on_the_month_that_drifted_beats_the_champion_of_before(here: Plac
     assert (seen.name, seen.held_out_by) == (lineage.holdout.data, lineage.holdout.held_out_by)
     assert seen.name == "green_tripdata 2023-02"
     kept = contract.check(pl.read_parquet(seen.uri), "2023-02", seen.uri, max_bad_share=1).kept
-    assert load_holdout(lineage.holdout).join(kept, on=kept.columns, how="anti").is_empty()
+    assert load_kept(lineage.holdout).join(kept, on=kept.columns, how="anti").is_empty()
     assert reproduce(here.client, SPEC.name, "2").startswith(f"{SPEC.name} version 2 is reproduced")
     # and the next month's run can be compared with it
     later = run(data=data, train_month="2023-01", valid_month="2023-02", **LIMITS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from flows.lifecycle.holdout import Holdout, load_holdout
+from flows.lifecycle.holdout import Holdout, load_kept
 from flows.platform.contract import ContractError
 from flows.taxi import contract
 from flows.taxi.preprocess import hold_out, split_days
@@ -51,7 +51,7 @@ def read(uri: str) -> pl.DataFrame:
 def test_every_kept_row_is_trained_on_or_validated_on_or_held_out(tmp_path: Path) -> None:
     month = prepared(tmp_path, synthetic_month(MONTH, rows=3_000))
     train, valid, holdout = split(tmp_path, month)
-    parts = [read(train.kept), read(valid.kept), load_holdout(holdout)]
+    parts = [read(train.kept), read(valid.kept), load_kept(holdout)]
     assert min(len(part) for part in parts) > 400
     columns = parts[0].columns
     assert pl.concat(parts).sort(columns).equals(read(month.kept).sort(columns))
@@ -77,7 +77,7 @@ def test_no_model_sees_a_row_that_is_held_out(
     """Among the course's rows, which the linear model is trained on, there are all kept ones."""
     month = prepared(tmp_path, synthetic_month(MONTH, rows=3_000))
     train, valid, holdout = split(tmp_path, month, durations)
-    unseen = load_holdout(holdout)
+    unseen = load_kept(holdout)
     assert len(read(month.course).join(unseen, on=unseen.columns, how="semi")) >= len(unseen)
     for uri in (train.kept, train.course, valid.kept, valid.course):
         assert read(uri).join(unseen, on=unseen.columns, how="semi").is_empty()
