@@ -61,7 +61,7 @@ def shift(column: str, reference: pl.Series, month: pl.Series) -> Shift:
     if old.dtype.is_numeric() and new.dtype.is_numeric() and old.n_unique() > FEW:
         bins, before, now = _tenths(old.to_numpy(), new.to_numpy())
     else:
-        old, new = old.cast(pl.String), new.cast(pl.String)
+        old, new = (each.cast(pl.String).str.strip_suffix(".0") for each in (old, new))
         bins, before, now = _categories(old, new)
         unknown = int((~new.is_in(old.unique().implode())).sum())
     smooth_before, smooth_now = _shares(before + 0.5), _shares(now + 0.5)
