@@ -251,6 +251,61 @@ def deploy(stack: LaptopOrStack = None, /, *, schedules: bool = False) -> int | 
     return None
 
 
+@command(RUN)
+def backfill(
+    deployment: str,
+    months: str,
+    stack: LaptopOrStack = None,
+    /,
+    *,
+    parameter: Annotated[list[str] | None, Parameter(name=["--parameter", "-p"])] = None,
+    parallel: int = 2,
+    again: bool = False,
+) -> int:
+    """Run a deployment once for each month of a range, a few at a time.
+
+    A month is skipped where a run of the deployment with the very same parameters has completed,
+    and waited for where one is under way. It ends with a table; the exit status is 1 if any month
+    failed, and the others run all the same. Ctrl-C begins no more runs: those under way go on, and
+    the same command goes on from there.
+
+    - **Changes**: runs in Prefect, with the tag `backfill`, and what they write.
+    - **Costs**: what the runs cost; on AWS also a small task, about 3 cents an hour, until they are
+      done.
+    - **Undo**: Ctrl-C, and cancel the runs under way on Prefect's pages; what runs wrote stays.
+
+    Args:
+        deployment: Such as taxi-score/taxi-score, whose flow has a parameter `month`.
+        months: FIRST..LAST, both included, such as 2023-01..2023-06.
+        parameter: NAME=VALUE, another parameter of every run; the value is JSON where it can be
+            read as JSON, else text. It may be given several times (to make once, as
+            `make backfill PARAMETER=data=tlc`).
+        parallel: How many runs at a time; never more than the deployment's own limit in
+            prefect.yaml.
+        again: Run the months, too, that have completed. (A scoring flow itself keeps a month that
+            the same model version has scored from the same data.)
+    """
+    from trainyard.prefect.backfill_request import Backfill
+
+    request = Backfill(
+        deployment=deployment,
+        months=months,
+        parameters=tuple(parameter or ()),
+        parallel=parallel,
+        again=again,
+    )
+    if stack is None:
+        from trainyard.laptop import commands
+
+        return commands.run(partial(commands.backfill, request=request))
+    if faults := [*request.faults()]:  # before a task is started to say so
+        raise StackError("\n  ".join(faults))
+    from trainyard.aws import stack as operations
+
+    signal.signal(signal.SIGHUP, signal.default_int_handler)  # a closed terminal ends the task too
+    return operations.backfill(open_stack(stack), request.model_dump_json())
+
+
 ModelAction = Literal["list", "card", "promote", "rollback", "reproduce"]
 
 

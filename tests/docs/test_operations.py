@@ -39,6 +39,7 @@ ELSEWHERE = {
     "make deploy": "tests/e2e/rehearsal: it needs a Prefect server",
     "make doctor": "has tests of its own",
     "make bootstrap": "tests/e2e/rehearsal/test_first_push.py",
+    "make backfill": "tests/trainyard/test_main.py, tests/trainyard/prefect/test_backfill.py",
     "make rollback": "tests/trainyard/delivery/test_release.py",
     "pulumi config set": "a setting's effect is tested, its file is Pulumi's own",
 }

@@ -12,6 +12,7 @@ from trainyard.aws import doctor, drift
 from trainyard.aws import stack as operations
 from trainyard.aws.pulumi_cli import Pulumi
 from trainyard.laptop import commands
+from trainyard.prefect.backfill_request import Backfill
 from trainyard.rehearsal import target
 from trainyard.tools import command_line
 from trainyard.tools.errors import StackError
@@ -163,6 +164,60 @@ def test_models_are_the_laptops_or_a_stacks(
         ["promote", "wine/3", "--force=we know better"],
         ["rollback", "wine", "--reason=too slow"],
     ]
+
+
+def test_a_backfill_is_the_laptops_or_a_stacks(
+    chosen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = list[Backfill]()
+    monkeypatch.setattr(
+        operations,
+        "backfill",
+        lambda _, request: given.append(Backfill.model_validate_json(request)) or 130,
+    )
+    months = ["taxi-score/taxi-score", "2023-01..2023-06"]
+    assert main(["backfill", *months]) == 0
+    assert chosen == ["laptop backfill"]
+    more = ["-p", "data=tlc", "--parameter", "rows=1", "--parallel", "3", "--again"]
+    assert main(["backfill", *months, "dev", *more]) == 130
+    assert given == [
+        Backfill(
+            deployment=months[0],
+            months=months[1],
+            parameters=("data=tlc", "rows=1"),
+            parallel=3,
+            again=True,
+        )
+    ]
+
+
+def test_a_backfill_that_is_typed_wrongly_starts_no_task(
+    chosen: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(operations, "backfill", refuse)
+    assert main(["backfill", "a/b", "2023-06..2023-01", "dev", "-p", "data"]) == 1
+    said = capsys.readouterr().err
+    assert "the last one is before the first\n  -p data: write NAME=VALUE" in said
+
+
+def test_make_gives_a_backfill_its_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = list[Backfill]()
+    monkeypatch.setattr(commands, "run", lambda act: seen.append(act.keywords["request"]) or 0)
+    given = {
+        "DEPLOYMENT": "taxi-score/taxi-score",
+        "MONTHS": "2023-01..2023-06",
+        "PARAMETER": "data=tlc",
+        "AGAIN": "1",
+    }
+    monkeypatch.setenv(command_line.GIVEN_TO_MAKE, " ".join(given))
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main(["backfill"]) == 0
+    (request,) = seen
+    assert (request.deployment, request.months) == (given["DEPLOYMENT"], given["MONTHS"])
+    assert (request.parameters, request.again, request.parallel) == (("data=tlc",), True, 2)
 
 
 @pytest.mark.parametrize(

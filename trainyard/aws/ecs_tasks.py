@@ -13,6 +13,8 @@ from trainyard.tools.errors import StackError
 from trainyard.tools.waiting import wait_until
 
 TASK_MINUTES = 15
+# ECS gives a container 30 s to end, and takes a while to say so.
+STOP_SECONDS = 90
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,24 @@ class EcsTasks:
             raise StackError(f"ECS knows nothing of {arn} any more")
         return dict(found[0])
 
-    def run_task(self, name: str, command: Sequence[str] | None = None) -> None:
-        """Run a one-off task to its end; say its log meanwhile, and fail where it did."""
+    def run_task(
+        self,
+        name: str,
+        command: Sequence[str] | None = None,
+        *,
+        minutes: float = TASK_MINUTES,
+        stops_with_us: bool = False,
+    ) -> None:
+        """Run a one-off task to its end; say its log meanwhile, and fail where it did.
+
+        Args:
+            minutes: how long to wait for its end.
+            stops_with_us: Ctrl-C and `kill` stop it, and so does the end of that time. Without it
+                the task goes on by itself, as a migration had better.
+
+        Raises:
+            StackError: it fails, or still runs then.
+        """
         arn = self.start_task(name, command)
         log = self._log(name, arn)
 
@@ -63,16 +81,35 @@ class EcsTasks:
                 next(log)
             return task
 
-        task = wait_until(stopped, look, seconds=TASK_MINUTES * 60, every=3, sleep=self.clock)
+        def wait(seconds: float) -> dict[str, Any]:
+            task = wait_until(stopped, look, seconds=seconds, every=3, sleep=self.clock)
+            if stopped(task):
+                self.clock(3)  # its last lines come some seconds after its end
+                while next(log):
+                    pass
+            return task
+
+        try:
+            task = wait(minutes * 60)
+        except KeyboardInterrupt:
+            if stops_with_us:
+                self._stop(arn)
+                wait(STOP_SECONDS)
+            raise
         if not stopped(task):
-            raise StackError(f"{name} still runs after {TASK_MINUTES} minutes: {arn}")
-        self.clock(3)  # its last lines come some seconds after its end
-        while next(log):
-            pass
+            if stops_with_us:
+                self._stop(arn)
+            raise StackError(f"{name} still runs after {minutes:g} minutes: {arn}")
         code = task["containers"][0].get("exitCode")
         if code != 0:
             reason = task.get("stoppedReason") or task["containers"][0].get("reason") or "no reason"
             raise StackError(f"{name} ended with {code} ({reason}); its last lines are above")
+
+    def _stop(self, arn: str) -> None:
+        say(f"stopping {arn}")
+        self.session.client("ecs").stop_task(
+            cluster=self.tasks["cluster"], task=arn, reason="the command that started it was ended"
+        )
 
     def _log(self, name: str, arn: str) -> Iterator[bool]:
         """Say what a task's log has, each time beyond the last; whether it had anything."""

@@ -128,14 +128,23 @@ class Pulumi:
         }
 
     def run_here(self, command: Sequence[str], environment: Mapping[str, str], code: Path) -> None:
-        """Run Python of ours on this machine, from the folder `code`."""
+        """Run Python of ours on this machine, from the folder `code`.
+
+        What ends this command ends that as well, and it is waited for: it may say how far it came.
+        """
         ours = {"PYTHONPATH": str(code)}
-        done = subprocess.run(  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603
             [sys.executable, *command[1:]],
             cwd=code,
             stdout=self.log,
             stderr=self.log,
             env={**os.environ, **self.environment, **environment, **ours},
         )
-        if done.returncode:
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+        if process.returncode:
             raise StackError(f"`{' '.join(command)}` failed; the reason is above")

@@ -6,7 +6,7 @@ step finds what an earlier, killed run has done, so the answer to a broken `up` 
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,11 @@ from trainyard.contract.readiness import Servers, note
 from trainyard.paths import REPO
 from trainyard.tools.console import say
 from trainyard.tools.errors import StackError
+
+# A task that starts runs needn't outlive the day: the same command goes on.
+BACKFILL_MINUTES = 24 * 60
+# What a shell calls a command that Ctrl-C has ended.
+INTERRUPTED = 130
 
 Connect = Callable[[dict[str, Any]], EcsTasks]
 Step = Callable[[str], AbstractContextManager[object]]
@@ -80,14 +85,41 @@ def deploy(pulumi: Pulumi, connect: Connect = aws) -> None:
     run_deployer(pulumi, outputs, connect(outputs))
 
 
+def backfill(pulumi: Pulumi, request: str, connect: Connect = aws) -> int:
+    """Run a deployment for many months, told from where Prefect is reached; gives the exit code.
+
+    Args:
+        request: a Backfill, in JSON.
+    """
+    outputs = made(pulumi)
+    if not outputs.get("flow_image"):
+        raise StackError(outputs["next"])
+    cloud, waiting = connect(outputs), {"minutes": BACKFILL_MINUTES, "stops_with_us": True}
+    try:
+        run_deployer(pulumi, outputs, cloud, "--backfill", request, waiting=waiting)
+    except KeyboardInterrupt:
+        say("stopped: the same command goes on from here")
+        return INTERRUPTED
+    return 0
+
+
 def run_deployer(
-    pulumi: Pulumi, outputs: dict[str, Any], cloud: EcsTasks, *options: str, code: Path = REPO
+    pulumi: Pulumi,
+    outputs: dict[str, Any],
+    cloud: EcsTasks,
+    *options: str,
+    code: Path = REPO,
+    waiting: Mapping[str, Any] | None = None,
 ) -> None:
-    """Run `python -m trainyard.prefect` inside a private Prefect's VPC, or here, from `code`."""
+    """Run `python -m trainyard.prefect` inside a private Prefect's VPC, or here, from `code`.
+
+    Args:
+        waiting: how a task is waited for, as EcsTasks.run_task takes it.
+    """
     parameter = Names(pulumi.stack).parameter(OUTPUTS)
     command = ["python", "-m", "trainyard.prefect", parameter, *options]
     if outputs["servers"]["prefect"]:  # private: only who is inside the VPC reaches it
-        cloud.run_task("deployer", command)
+        cloud.run_task("deployer", command, **(waiting or {}))
     else:
         environment = {
             "AWS_DEFAULT_REGION": region_of(outputs),

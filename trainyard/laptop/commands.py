@@ -13,6 +13,7 @@ from trainyard.contract.outputs import WEBHOOK, StackOutputs, deploy_environment
 from trainyard.laptop.doctor import disk_full
 from trainyard.laptop.services import LABELS, left_behind
 from trainyard.laptop.stack import NO_IMAGE, Stack
+from trainyard.prefect.backfill_request import Backfill
 from trainyard.prefect.deploy import PROBLEMS
 from trainyard.tools.console import console, done, errors, fail, say, tail
 from trainyard.tools.errors import StackError
@@ -145,6 +146,20 @@ def model(stack: Stack, arguments: Sequence[str]) -> int:
     }
     command = [sys.executable, "-m", "flows.lifecycle", *arguments]
     return subprocess.run(command, env=environment, cwd=stack.code, check=False).returncode  # noqa: S603
+
+
+def backfill(stack: Stack, request: Backfill) -> int:
+    """Run a deployment of the laptop's Prefect for many months."""
+    api_url = stack.outputs().prefect_api_url
+    stack.check_alive()
+    # only now, because importing Prefect's client takes seconds
+    from trainyard.prefect.backfill import run_backfill
+    from trainyard.prefect.backfill_plan import BackfillError
+
+    try:
+        return run_backfill(api_url, request, check=stack.check_alive)
+    except BackfillError as error:
+        raise StackError(str(error)) from error
 
 
 class _Stopped(BaseException):

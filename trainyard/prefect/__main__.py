@@ -1,8 +1,9 @@
 """Register a stack on AWS with Prefect, then deploy all flows.
 
-`python -m trainyard.prefect PARAMETER [--register-only | --smoke]`; PARAMETER holds the stack's
-StackOutputs, and TRAINYARD_IMAGE is what the deployments start from. `--smoke` changes nothing: it
-runs the deployment `smoke/smoke` and waits for its end. With Prefect Cloud all this happens where
+`python -m trainyard.prefect PARAMETER [--register-only | --smoke | --backfill REQUEST]`; PARAMETER
+holds the stack's StackOutputs, and TRAINYARD_IMAGE is what the deployments start from. `--smoke`
+changes nothing: it runs the deployment `smoke/smoke` and waits for its end. `--backfill` runs one
+for many months; its REQUEST is a Backfill in JSON. With Prefect Cloud all this happens where
 `make deploy` is typed; a private Prefect server is told from inside its VPC, by the stack's
 Deployer task.
 """
@@ -17,6 +18,9 @@ import httpx
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from trainyard.contract.outputs import WEBHOOK, StackOutputs, deploy_environment
+from trainyard.prefect.backfill import run_backfill
+from trainyard.prefect.backfill_plan import BackfillError
+from trainyard.prefect.backfill_request import Backfill
 from trainyard.prefect.health import check_services, tell
 from trainyard.prefect.register import RegisterError, register, summary
 from trainyard.prefect.smoke import run_smoke
@@ -52,12 +56,22 @@ def deploy(outputs: StackOutputs, image: str) -> int:
     return subprocess.run(command, env={**os.environ, **environment}).returncode  # noqa: S603
 
 
+def backfill(api_url: str, request: Backfill) -> int:
+    """Run a deployment for many months; gives the exit code."""
+    try:
+        return run_backfill(api_url, request)
+    except BackfillError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parameter")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--register-only", action="store_true")
     what.add_argument("--smoke", action="store_true")
+    what.add_argument("--backfill", type=Backfill.model_validate_json, metavar="REQUEST")
     what.add_argument("--doctor", action="store_true", help="look, and change nothing")
     given = parser.parse_args()
     outputs = read_outputs(given.parameter)
@@ -66,6 +80,8 @@ def main() -> int:
     wait_for_prefect(outputs.prefect_api_url)
     if given.smoke:
         return run_smoke(outputs.prefect_api_url)
+    if given.backfill:
+        return backfill(outputs.prefect_api_url, given.backfill)
     if outputs.notify_webhook_secret and WEBHOOK not in os.environ:
         # The Deployer task has it from ECS; this is for where `make deploy` is typed.
         secrets = boto3.client("secretsmanager")

@@ -50,6 +50,7 @@ class World:
         self.log: list[str] = []
         self.running: set[str] = set()
         self.broken: str | None = None
+        self.interrupted = False
 
     # pulumi
     def up(self) -> None:
@@ -72,7 +73,8 @@ class World:
         }
 
     # aws
-    def run_task(self, name: str, command: Sequence[str] | None = None) -> None:
+    def run_task(self, name: str, command: Sequence[str] | None = None, **waiting: Any) -> None:
+        self.waiting = waiting
         self._do(" ".join([name, *(command or [])[-1:]]))
         if name == "deployer":
             assert "prefect" in self.running, "registered before the server runs"
@@ -95,6 +97,8 @@ class World:
         self._do(" ".join(["here", *command[4:]]))
 
     def _do(self, step: str) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
         if step == self.broken:
             self.broken = None
             raise StackError(step)

@@ -18,6 +18,7 @@ class Client:
 
     def __init__(self, code: int | None, lines: Sequence[str] = ("registered",)):
         self.code, self.lines, self.polls = code, lines, 0
+        self.ends_after, self.stopped = 2, list[dict[str, Any]]()
         self.started: dict[str, Any] = {}
 
     def client(self, name: str) -> "Client":
@@ -29,10 +30,14 @@ class Client:
 
     def describe_tasks(self, **given: Any) -> dict[str, Any]:
         self.polls += 1
-        state = "STOPPED" if self.polls > 2 else "RUNNING"
+        state = "STOPPED" if self.polls > self.ends_after else "RUNNING"
         containers = [{"exitCode": self.code} if self.code is not None else {}]
         task = {"lastStatus": state, "stoppedReason": "because", "containers": containers}
         return {"tasks": [task]}
+
+    def stop_task(self, **given: Any) -> None:
+        self.stopped.append(given)
+        self.ends_after = self.polls + 1
 
     def describe_task_definition(self, **given: Any) -> dict[str, Any]:
         options = {"awslogs-group": "group"}
@@ -78,3 +83,43 @@ def test_a_task_is_waited_for_and_its_log_is_shown_meanwhile(
 def test_a_task_that_fails_says_why(code: int | None) -> None:
     with pytest.raises(StackError, match="because"):
         tasks_of(Client(code)).run_task("deployer")
+
+
+def interrupting(client: Client) -> Callable[[float], None]:
+    """A clock: Ctrl-C comes at the second look."""
+
+    def clock(seconds: float) -> None:
+        if client.polls == 2 and not client.stopped:
+            raise KeyboardInterrupt
+
+    return clock
+
+
+def test_ctrl_c_stops_a_task_that_stops_with_us_and_shows_its_last_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    client = Client(130, ["begun", "2023-01 begun", "the table so far", "stopped"])
+    client.ends_after = 99
+    with pytest.raises(KeyboardInterrupt):
+        tasks_of(client, interrupting(client)).run_task("deployer", stops_with_us=True)
+    (stop,) = client.stopped
+    assert stop["cluster"] == "arn:cluster/c"
+    assert stop["task"] == "arn:task/c/1"
+    assert capsys.readouterr().out.endswith("  | the table so far\n  | stopped\n")
+
+
+def test_ctrl_c_leaves_any_other_task_alone() -> None:
+    client = Client(0)
+    client.ends_after = 99
+    with pytest.raises(KeyboardInterrupt):
+        tasks_of(client, interrupting(client)).run_task("deployer")
+    assert client.stopped == []
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_task_past_its_time_is_told_and_stopped_where_it_stops_with_us(stops: bool) -> None:
+    client = Client(0)
+    client.ends_after = 99
+    with pytest.raises(StackError, match="deployer still runs after 0 minutes"):
+        tasks_of(client).run_task("deployer", minutes=0, stops_with_us=stops)
+    assert bool(client.stopped) == stops

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +28,33 @@ def test_a_missing_pulumi_is_said_with_where_to_get_it(monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(StackError, match=r"pulumi\.com"):
         Pulumi("dev").up()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_run_here_is_ended_with_the_command_and_waited_for(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    script = tmp_path / "backfill.py"
+    script.write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "def end(*_): time.sleep(1); print('the table so far'); sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('begun', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    code = (
+        "import signal; from pathlib import Path; from trainyard.aws.pulumi_cli import Pulumi; "
+        "signal.signal(signal.SIGTERM, signal.default_int_handler); "
+        f"Pulumi('dev').run_here(['python', {str(script)!r}], {{}}, Path({str(tmp_path)!r}))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=30)[0] == b"the table so far\n"
 
 
 def test_a_pulumi_that_is_too_old_is_said_with_the_oldest_that_does(

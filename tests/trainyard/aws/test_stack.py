@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from pulumi.automation import ConfigValue
 
 from tests.trainyard.aws.fake_stack import World
-from trainyard.aws.stack import deploy, down, status
+from trainyard.aws.stack import backfill, deploy, down, status
 from trainyard.contract.readiness import Servers
 from trainyard.tools.errors import StackError
 
@@ -124,7 +124,35 @@ def test_a_new_mlflow_is_migrated_and_nothing_else_stops() -> None:
     assert world.running == {"mlflow", "prefect", "worker"}
 
 
-@pytest.mark.parametrize("command", [status, deploy])
+def connected(world: World) -> Any:
+    return lambda outputs: world
+
+
+@pytest.mark.parametrize(
+    ("servers", "where"), [(SELF_HOSTED, "deployer"), (CLOUD, "here --backfill")]
+)
+def test_a_backfill_is_told_from_where_prefect_is_reached(servers: Servers, where: str) -> None:
+    world: Any = World(servers)
+    world.make_up()
+    world.log = []
+    assert backfill(world, "{}", connected(world)) == 0
+    assert world.log == [f"{where} {{}}"]
+
+
+def test_a_backfill_is_waited_for_and_ends_with_the_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    world: Any = World(SELF_HOSTED)
+    world.make_up()
+    backfill(world, "{}", connected(world))
+    assert world.waiting == {"minutes": 24 * 60, "stops_with_us": True}
+    world.interrupted = True
+    assert backfill(world, "{}", connected(world)) == 130
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "stopped: the same command goes on from here"
+
+
+@pytest.mark.parametrize("command", [status, deploy, lambda stack: backfill(stack, "{}")])
 def test_a_stack_that_is_not_up_is_told_how_it_comes_up(command: Callable[[Any], None]) -> None:
     class Nothing:
         stack = "dev"
