@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from prefect.states import Pending
 from prefect.types._datetime import now
 from prefect.utilities.urls import url_for
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from trainyard.prefect.automations import RECOVERING, SETTLE
 from trainyard.prefect.backfill_plan import BackfillError, make_plan, pages
@@ -53,12 +53,9 @@ class Row:
     state: str = "not begun"
     run: FlowRun | None = None
     why: str = ""
-    crashed: float = field(default=0.0, repr=False)
+    """Why it hasn't completed, where its run is over."""
+    crashed: float = 0.0
     """Since when the run is, by our own clock; it may start again."""
-
-    @property
-    def ended_badly(self) -> bool:
-        return self.state not in ("Completed", "skipped", "under way", "not begun")
 
     def cells(self, month: str) -> tuple[str, str, str, str]:
         seconds = ""
@@ -115,7 +112,7 @@ def run_backfill(
         left = f"; {_counted(going)} under way: {', '.join(going)}" if going else ""
         print(f"stopped: nothing more is begun{left}. {AGAIN}", flush=True)
         return 128 + stopped[0]
-    return 1 if any(row.ended_badly for row in work.rows.values()) else 0
+    return 1 if any(row.why for row in work.rows.values()) else 0
 
 
 class _Work:
@@ -236,6 +233,7 @@ class _Work:
             retry=retry_if_exception(_passes),
             stop=lambda state: bool(self._stopped) or patient(state),
             wait=wait_fixed(POLL),
+            before_sleep=_say_that_prefect_is_away,
             reraise=True,
         )(call, *given, **named)
 
@@ -274,6 +272,11 @@ def _passes(error: BaseException) -> bool:
     return isinstance(error, httpx.TransportError)
 
 
+def _say_that_prefect_is_away(state: RetryCallState) -> None:
+    if state.attempt_number == 1:
+        print(f"Prefect doesn't answer; it is asked again for {PATIENCE:.0f} s", flush=True)
+
+
 def _explained(error: Exception) -> str:
     cause = error.http_exc if isinstance(error, ObjectNotFound) else error
     if isinstance(cause, httpx.HTTPStatusError) and not _passes(cause):
@@ -300,7 +303,8 @@ def _text(parameters: dict[str, Any]) -> str:
 
 
 def _first_line(state: State[Any]) -> str:
-    return next(iter((state.message or "").strip().splitlines()), "without a message")
+    first = next(iter((state.message or "").strip().splitlines()), "without a message")
+    return first.removeprefix("Flow run encountered an exception: ")
 
 
 def _page(run: FlowRun | None) -> str:
