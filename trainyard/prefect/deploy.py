@@ -9,13 +9,19 @@ which takes most of their time: so one process does all.
 import os
 import runpy
 import sys
-from collections.abc import Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from trainyard.contract.outputs import DEPLOY_VARIABLES
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.client.orchestration import PrefectClient
+    from prefect.events.schemas.automations import AutomationCore
 
 # The exit code where prefect.yaml has problems, and nothing was deployed.
 PROBLEMS = 3
@@ -32,7 +38,7 @@ def main() -> None:
     wanted = declared(path)
     sys.argv = ["prefect", "--no-prompt", "deploy", "--all"]
     try:
-        with _replace_whole():
+        with _replace_whole(), _keep_triggers():
             runpy.run_module("prefect", run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         if ended.code:  # the rest of the file wasn't deployed, so nothing is known to be gone
@@ -67,6 +73,38 @@ def _replace_whole() -> AbstractContextManager[Any]:
 
     absent = ObjectNotFound(LookupError("replaced whole"))
     return patch.object(PrefectClient, "read_deployment_by_name", side_effect=absent)
+
+
+@contextmanager
+def _keep_triggers() -> Iterator[None]:
+    """Make `prefect deploy` leave a deployment's triggers alone where the file still has the same.
+
+    It would remove their automations, twice, and make new ones, which don't know what has started
+    a run already. So it does where one trigger differs, or somebody's own automation runs the
+    deployment: Prefect doesn't tell whose an automation is.
+    """
+    from prefect.cli.deploy import _core, _triggers
+    from prefect.deployments.runner import RunnerDeployment
+
+    recreate = _triggers._create_deployment_triggers
+
+    def said(automations: "Iterable[AutomationCore]") -> list[dict[str, Any]]:
+        dumps = [each.model_dump(exclude={"id", "owner_resource"}) for each in automations]
+        return sorted(dumps, key=lambda each: str(each["name"]))
+
+    async def where_changed(client: "PrefectClient", deployment: "UUID", triggers: Any) -> None:
+        for trigger in triggers:
+            trigger.set_deployment_id(deployment)
+        owner = f"prefect.deployment.{deployment}"
+        there = await client.read_resource_related_automations(owner)
+        if said(there) != said(trigger.as_automation() for trigger in triggers):
+            await recreate(client, deployment, triggers)
+
+    with (
+        patch.object(RunnerDeployment, "_create_triggers"),  # the first time, without any
+        patch.object(_core, "_create_deployment_triggers", where_changed),
+    ):
+        yield
 
 
 def queues_of(path: Path) -> list[str]:
