@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from trainyard.aws.preview import preview
 from trainyard.contract.naming import REHEARSAL, Names
 from trainyard.delivery import images
 from trainyard.rehearsal import iam_usage as rights
+from trainyard.rehearsal.drift import MONITOR, SCORE, put_slower_month, trainings, triggered
 from trainyard.rehearsal.emulator_session import RehearsalError, missing, wait_until
 from trainyard.rehearsal.stack import DEPLOYMENT, MODEL, PARAMETERS, Mode, Rehearsal, pool_of
 from trainyard.rehearsal.target import rehearsal as session_of_this_clone
@@ -63,13 +65,21 @@ def check_services(rehearsal: Rehearsal) -> str:
     return f"worker online, MLflow {version.text}, pool {pool} as registered"
 
 
-def completed_run(rehearsal: Rehearsal, client: SyncPrefectClient, **parameters: object) -> FlowRun:
-    """A training run, as a task on the emulator."""
-    deployment = client.read_deployment_by_name(DEPLOYMENT).id
-    run = client.create_flow_run_from_deployment(deployment, parameters=PARAMETERS | parameters)
+def completed_run(
+    rehearsal: Rehearsal, client: SyncPrefectClient, deployment: str = DEPLOYMENT, **given: object
+) -> FlowRun:
+    """A run, as a task on the emulator; of the training without another deployment."""
+    parameters = PARAMETERS | given if deployment == DEPLOYMENT else given
+    found = client.read_deployment_by_name(deployment).id
+    return completed(
+        rehearsal, client, client.create_flow_run_from_deployment(found, parameters=parameters)
+    )
+
+
+def completed(rehearsal: Rehearsal, client: SyncPrefectClient, run: FlowRun) -> FlowRun:
     run = rehearsal.wait_for(client, run)
     if run.state_type is not StateType.COMPLETED:
-        raise RehearsalError(f"the run ended as {run.state}")
+        raise RehearsalError(f"the run {run.name} ended as {run.state}")
     return run
 
 
@@ -124,6 +134,26 @@ def keep_the_better(rehearsal: Rehearsal) -> str:
     return f"version {worse} kept, promoted by force and taken back"
 
 
+def train_after_drift(rehearsal: Rehearsal) -> str:
+    """A month is scored; it changes, and the run that finds it starts a training."""
+    month = f"{datetime.now(UTC):%Y-%m}"
+    with rehearsal.prefect() as client:
+        completed_run(rehearsal, client, SCORE, month=month)
+        data = put_slower_month(rehearsal, month)
+        before = trainings(client)
+        for deployment in (SCORE, MONITOR):
+            completed_run(rehearsal, client, deployment, month=month, data=data)
+        training = completed(rehearsal, client, triggered(client, before))
+    champion = rehearsal.champion()
+    made_from = {tag["key"]: tag["value"] for tag in champion["tags"]}["trainyard.lineage"]
+    if json.loads(made_from)["flow_run"] != str(training.id):
+        raise RehearsalError(f"version {champion['version']} is champion, not {training.name}'s")
+    page, prefix = f"{month}.html", f"flows/monitoring/{MODEL}/"
+    if f"{prefix}{page}" not in rehearsal.keys(prefix):
+        raise RehearsalError(f"the month has no page {prefix}{page}")
+    return f"champion version {champion['version']}, of {training.name}"
+
+
 def check_rights(rehearsal: Rehearsal) -> str:
     """Nothing was denied to the stack's roles, and they may nothing that nobody used."""
     granted = rights.grants(rehearsal.session.root, f"{Names(REHEARSAL).prefix}-")
@@ -163,6 +193,7 @@ def rehearse(rehearsal: Rehearsal, console: Console, *, keep: bool = False) -> N
     step(console, "what runs", lambda: check_services(rehearsal))
     step(console, "a training run", lambda: train(rehearsal))
     step(console, "a run that is no better", lambda: keep_the_better(rehearsal))
+    step(console, "a month that drifts", lambda: train_after_drift(rehearsal))
     step(console, "rights", lambda: check_rights(rehearsal))
     if not keep:
         step(console, "make down", rehearsal.destroy)
