@@ -19,11 +19,11 @@ from prefect.client.schemas.objects import FlowRun, StateType
 
 from trainyard.aws import stack as operations
 from trainyard.prefect.automations import SETTLE, SILENCE
+from trainyard.rehearsal.drift import drift_told_twice, scoring_killed
 from trainyard.rehearsal.emulator_session import CONTAINER, RehearsalError, wait_until
-from trainyard.rehearsal.scene import Drill, Scene, deployed, drill, seconds, shown
+from trainyard.rehearsal.scene import OUTAGE, Drill, Scene, deployed, drill, seconds, shown
 from trainyard.rehearsal.stack import RUN_MINUTES, pool_of
 
-OUTAGE = 30.0  # seconds
 WINE = "wine-cultivar"
 
 
@@ -324,7 +324,13 @@ WAVES: tuple[tuple[Drill, ...], ...] = (
     (prefect_unavailable,),
     (prefect_replaced,),
     (promotion_killed,),
+    (scoring_killed,),
+    (drift_told_twice,),
 )
 # CI takes one of these a day, so that each drill runs every three days: about five minutes each.
-THIRDS = ((WAVES[0], WAVES[3], WAVES[4]), (WAVES[1], WAVES[6], WAVES[7]), (WAVES[2], WAVES[5]))
+THIRDS = (
+    (WAVES[0], WAVES[3], WAVES[4], WAVES[8]),
+    (WAVES[1], WAVES[6], WAVES[7], WAVES[9]),
+    (WAVES[2], WAVES[5]),
+)
 DRILLS = {each.name: each for wave in WAVES for each in wave}

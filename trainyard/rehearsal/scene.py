@@ -20,6 +20,7 @@ from trainyard.rehearsal.stack import DEPLOYMENT, MODEL, PARAMETERS, Rehearsal, 
 from trainyard.tools.docker import DockerError, docker
 
 TRIALS = 2
+OUTAGE = 30.0  # seconds
 # What flows/lifecycle/registry.py puts on a version that was compared.
 VERDICT_TAG = "trainyard.verdict"
 # Tasks that keep no result: they write the same page again.

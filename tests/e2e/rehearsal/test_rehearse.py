@@ -161,9 +161,14 @@ def test_every_other_deployment_runs_as_a_container(rehearsed: Rehearsed) -> Non
     with rehearsed.rehearsal.prefect() as client:
         deployments = [each for each in client.read_deployments() if each.name in others]
         assert len(deployments) == len(others)
-        scoring = {each.id for each in deployments if "scoring" in each.tags}
+        # scoring needs a champion, and monitoring scores
+        late = ("scoring", "monitoring")
+        first = {each.id for each in deployments if not {*late} & {*(each.tags)}}
         ended = []
-        for part in ({each.id for each in deployments} - scoring, scoring):  # which need a champion
+        for part in (
+            first,
+            *({each.id for each in deployments if tag in each.tags} for tag in late),
+        ):
             runs = [client.create_flow_run_from_deployment(each) for each in part]
             ended += [rehearsed.rehearsal.wait_for(client, run, minutes=12) for run in runs]
     assert [run.state for run in ended if run.state_type is not StateType.COMPLETED] == []
