@@ -142,14 +142,24 @@ def compare(
     Args:
         reference, unseen, rows: of the reference, the holdout and the month, with the model's
             answers.
+
+    Raises:
+        MonitoringError: they lack a column that the spec names.
     """
     watch = _monitoring(spec)
     columns = {**watch.columns, **{name: pl.col(name) for name in spec.answers}}
-    shifts = [
-        shift(title, *(each.select(it=column).to_series() for each in (reference, rows)))
-        for title, column in columns.items()
-    ]
-    return shifts, [*_moved(watch, shifts), *_wrong(spec, watch, unseen, rows)]
+    try:
+        shifts = [
+            shift(title, *(each.select(it=column).to_series() for each in (reference, rows)))
+            for title, column in columns.items()
+        ]
+        return shifts, [*_moved(watch, shifts), *_wrong(spec, watch, unseen, rows)]
+    except pl.exceptions.ColumnNotFoundError as error:
+        raise MonitoringError(
+            f"{spec.name}: its ModelSpec's monitoring names a column that wasn't there when the "
+            f"model was trained or the month was scored ({str(error).splitlines()[0]}): train "
+            "again, and score the month again"
+        ) from error
 
 
 def with_truth(

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -154,3 +155,13 @@ def test_the_scored_version_is_compared_with_its_own_reference(pipeline: Pipelin
         pipeline.client, pipeline.spec, MONTH, pipeline.store, "run", lambda _: None
     )
     assert (again.version, again.reference) == ("1", "may")
+
+
+def test_a_column_that_nothing_was_kept_of_is_refused(pipeline: Pipeline) -> None:
+    watched = pipeline.spec.monitoring
+    assert watched
+    monitored(pipeline)
+    more = replace(watched, columns={**watched.columns, "colour": pl.col("colour")})
+    spec = replace(pipeline.spec, monitoring=more)
+    with pytest.raises(MonitoringError, match=r"\(.*colour.*\): train again, and score"):
+        monitor_month(pipeline.client, spec, MONTH, pipeline.store, "run", lambda _: None)
