@@ -106,10 +106,10 @@ class EcsTasks:
             raise StackError(f"{name} ended with {code} ({reason}); its last lines are above")
 
     def _stop(self, arn: str) -> None:
-        say(f"stopping {arn}")
         self.session.client("ecs").stop_task(
             cluster=self.tasks["cluster"], task=arn, reason="the command that started it was ended"
         )
+        say(f"stopping {arn}")  # only now: it fails where the terminal is closed
 
     def _log(self, name: str, arn: str) -> Iterator[bool]:
         """Say what a task's log has, each time beyond the last; whether it had anything."""
