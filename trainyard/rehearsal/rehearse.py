@@ -25,7 +25,14 @@ from trainyard.aws.preview import preview
 from trainyard.contract.naming import REHEARSAL, Names
 from trainyard.delivery import images
 from trainyard.rehearsal import iam_usage as rights
-from trainyard.rehearsal.drift import MONITOR, SCORE, put_slower_month, trainings, triggered
+from trainyard.rehearsal.drift import (
+    MONITOR,
+    SCORE,
+    SLOWER,
+    put_changed_month,
+    trainings,
+    triggered,
+)
 from trainyard.rehearsal.emulator_session import RehearsalError, missing, wait_until
 from trainyard.rehearsal.stack import DEPLOYMENT, MODEL, PARAMETERS, Mode, Rehearsal, pool_of
 from trainyard.rehearsal.target import rehearsal as session_of_this_clone
@@ -139,7 +146,7 @@ def train_after_drift(rehearsal: Rehearsal) -> str:
     month = f"{datetime.now(UTC):%Y-%m}"
     with rehearsal.prefect() as client:
         completed_run(rehearsal, client, SCORE, month=month)
-        data = put_slower_month(rehearsal, month)
+        data = put_changed_month(rehearsal, month, SLOWER)
         before = trainings(client)
         for deployment in (SCORE, MONITOR):
             completed_run(rehearsal, client, deployment, month=month, data=data)
