@@ -89,13 +89,18 @@ def drift_told_twice(scene: Scene) -> str:
     run = _amid(scene, MONITOR, "monitor-", month=month, data=data)
     with scene.paused(CONTAINER):
         time.sleep(OUTAGE)
-    scene.completed(run)
+    if scene.completed(run).total_run_time.total_seconds() < OUTAGE:
+        raise RehearsalError("the page was written before S3 was away")
     scene.check_never_crashed(run)
     if not scene.rehearsal.keys(f"flows/monitoring/{MODEL}/{month}.html"):
         raise RehearsalError("the month has no page")
     training = triggered(client, before)
     mine = {"event": {"name": [DRIFT_DETECTED]}, "related": {"id": [f"prefect.flow-run.{run.id}"]}}
-    found = client.request("POST", "/events/filter", json={"filter": mine}).json()["events"]
+    found = wait_until(
+        lambda: client.request("POST", "/events/filter", json={"filter": mine}).json()["events"],
+        10,
+        lambda: "Prefect has no event of the drift",
+    )
     client.request("POST", "/events", json=found)
     scene.completed(training)
     if (more := len(trainings(client)) - len(before)) != 1:
