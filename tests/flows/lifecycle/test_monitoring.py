@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 
 from flows.lifecycle.batch import Batch
+from flows.lifecycle.drift import shift
 from flows.lifecycle.monitoring import Monitored, MonitoringError, monitor_month, with_truth
+from flows.lifecycle.monitoring_page import render
 from flows.lifecycle.registry import LINEAGE_TAG
 from flows.lifecycle.scoring import Scored, score_month
 from flows.platform.artifact_store import artifact_path, read
@@ -130,6 +132,12 @@ def test_the_page_stands_alone_and_shows_what_was_found(pipeline: Pipeline) -> N
     assert "drift of shelf" in page
     record = json.loads(read(artifact_path(found.page).with_suffix(".json")))
     assert Monitored.model_validate(record) == found
+
+
+def test_signs_that_a_formula_would_have_are_shown_as_they_are(pipeline: Pipeline) -> None:
+    prices = pl.Series(["$_$", "$$", "up to $10 or $^"] * 40)
+    found = monitored(pipeline).model_copy(update={"shifts": [shift("a $_ b $", prices, prices)]})
+    assert '<img alt="a $_ b $: ' in render(found)
 
 
 def test_a_month_without_scores_is_refused(pipeline: Pipeline) -> None:
