@@ -82,20 +82,27 @@ def _values(column: pl.Series) -> pl.Series:
     """What is there: numbers as they are, other things as text."""
     if not column.dtype.is_numeric():
         return column.drop_nulls().cast(pl.String)
-    return column.cast(pl.Float64).fill_nan(None).drop_nulls()
+    # -0 is 0, as text too
+    # the replaced 0 is -0, which isn't the same text
+    return column.cast(pl.Float64).fill_nan(None).drop_nulls().replace(0, 0)
 
 
 def _tenths(
     old: NDArray[np.float64], new: NDArray[np.float64]
 ) -> tuple[Sequence[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Bins by quantiles of the old values, and how many of each side are in them."""
-    edges = np.unique(np.quantile(old, TENTHS)) if len(old) else np.array([])
+    """Bins by quantiles of the old values, and how many of each side are in them.
+
+    A value that is several tenths by itself has a bin of its own, so what falls below it is seen.
+    """
+    tenths, times = np.unique(np.quantile(old, TENTHS), return_counts=True)
+    ends = {edge: f"≤ {edge:.4g}" for edge in tenths}
+    ends |= {np.nextafter(edge, -np.inf): f"< {edge:.4g}" for edge in tenths[times > 1]}
+    edges = np.sort([*ends])
     before, now = (
         np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1).astype(float)
         for values in (old, new)
     )
-    shown = [f"{edge:.4g}" for edge in edges]
-    bins = [f"≤ {edge}" for edge in shown] + [f"> {shown[-1]}" if shown else "any"]
+    bins = [*(ends[edge] for edge in edges), f"> {tenths[-1]:.4g}"]
     return bins, before, now
 
 

@@ -60,6 +60,21 @@ def test_flags_move_either_way(old: int, new: int) -> None:
     assert past(shift("flag", pl.Series([old] * 100), pl.Series(changed)))
 
 
+def test_a_fee_that_nearly_all_pay_and_then_nobody_has_moved() -> None:
+    fees = np.full(5000, 0.5)
+    fees[:20] = np.arange(20)
+    found = shift("fee", pl.Series(fees), pl.Series(np.zeros(5000)))
+    assert found.bins == ["< 0.5", "≤ 0.5", "> 0.5"]
+    assert found.now == [1, 0, 0]
+    assert past(found)
+    assert not past(shift("fee", pl.Series(fees), pl.Series(fees[10:])))
+
+
+def test_zero_is_known_with_a_minus_too() -> None:
+    found = shift("flag", pl.Series([0.0, 1.0] * 50), pl.Series([-0.0, 1.0] * 50))
+    assert (found.unknown, found.stability) == (0, 0)
+
+
 @pytest.mark.parametrize("lacking", [None, float("nan")])
 def test_missing_values_are_counted_and_are_no_shift_of_the_others(lacking: float | None) -> None:
     reference, month = numbers(1000), numbers(1000, seed=1)
