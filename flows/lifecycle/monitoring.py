@@ -6,6 +6,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -230,8 +231,9 @@ def _moved(watch: Monitoring, shifts: list[Shift]) -> Iterator[Check]:
         )
     lacking = max(shifts, key=lambda each: each.newly_missing)
     yield _share(f"missing {lacking.column}", lacking.newly_missing, watch.missing)
-    strange = max(shifts, key=lambda each: each.unknown)
-    yield _share(f"unknown {strange.column}", strange.unknown, watch.unknown)
+    strange = max(shifts, key=lambda each: each.unknown - each.unknown_by_chance)
+    limit = replace(watch.unknown, value=max(watch.unknown.value, strange.unknown_by_chance))
+    yield _share(f"unknown {strange.column}", strange.unknown, limit)
 
 
 def _counted(watch: Monitoring, reference_rows: int, scored: Scored) -> Iterator[Check]:

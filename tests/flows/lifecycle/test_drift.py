@@ -40,6 +40,24 @@ def test_few_rows_of_one_population_have_not_moved(rows: int) -> None:
     assert sum(past(shift("miles", *pair)) for pair in pairs) <= 1
 
 
+@pytest.mark.parametrize("rows", [50, 100, 1000, 3000])
+def test_few_rows_of_many_categories_have_not_moved(rows: int) -> None:
+    shares = 1 / (np.arange(250) + 3) ** 1.25
+    draw = np.random.default_rng(0)
+    found = []
+    for _ in range(100):
+        zones = draw.choice(250, (2, rows), p=shares / shares.sum())
+        found.append(shift("zone", *(pl.Series(each).cast(pl.String) for each in zones)))
+    assert sum(past(each) for each in found) <= 2
+    assert sum(each.unknown > each.unknown_by_chance for each in found) <= 1
+    assert all(0 < each.unknown_by_chance <= 1 for each in found)
+
+
+def test_among_many_rows_chance_knows_every_category() -> None:
+    reference = words(5000, 0.6, 0.3, 0.1)
+    assert shift("kind", reference, reference).unknown_by_chance == 0
+
+
 def test_a_share_by_hand() -> None:
     found = shift("kind", words(100, 1.0), pl.Series(["one"] * 50 + ["two"] * 50))
     assert (found.bins, found.before, found.now) == (["one", OTHERS], [1, 0], [0.5, 0.5])

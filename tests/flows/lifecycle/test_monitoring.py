@@ -96,6 +96,15 @@ def test_half_as_many_rows_or_twice_as_many_are_within_the_limit(
     assert names(found) == (["volume"] if past else [])
 
 
+def test_categories_that_few_rows_lack_by_chance_are_within_the_limit(pipeline: Pipeline) -> None:
+    watched = pipeline.spec.monitoring
+    assert watched
+    # 4,000 rows of 0 to 10: of thousandths, hardly any comes twice
+    columns = {**watched.columns, "lot": pl.col("x").round(3).cast(pl.String)}
+    spec = replace(pipeline.spec, monitoring=replace(watched, columns=columns))
+    assert names(monitored(replace(pipeline, spec=spec))) == []
+
+
 def test_truth_that_comes_later_counts(pipeline: Pipeline) -> None:
     truth = things(ROWS, seed=5).with_columns(pl.col("y") + 2)
     asked: list[str] = []
