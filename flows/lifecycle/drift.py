@@ -15,6 +15,8 @@ from pydantic import BaseModel
 TENTHS = np.linspace(0, 1, 11)[1:-1]
 RARE = 0.01
 """Categories with a smaller share of the reference are taken together."""
+FEWEST = 5
+"""And those of fewer rows: that so few come again is luck."""
 OTHERS = "others"
 FEW = 10
 """Numbers of no more values, such as flags, are categories."""
@@ -40,6 +42,8 @@ class Shift(BaseModel):
     """Share of the month's rows without a value."""
     unknown: float
     """Share of the month's rows with a category that the reference hasn't."""
+    unknown_by_chance: float = 0
+    """A share that rows of one population stay below: few rows haven't all of its categories."""
 
     @property
     def newly_missing(self) -> float:
@@ -57,13 +61,14 @@ def shift(column: str, reference: pl.Series, month: pl.Series) -> Shift:
     if reference.is_empty() or month.is_empty():
         raise ValueError(f"{column}: there are no rows to compare")
     old, new = _values(reference), _values(month)
-    unknown = 0
+    unknown, unknown_by_chance = 0, 0.0
     if old.dtype.is_numeric() and new.dtype.is_numeric() and old.n_unique() > FEW:
         bins, before, now = _tenths(old.to_numpy(), new.to_numpy())
     else:
         old, new = (each.cast(pl.String).str.strip_suffix(".0") for each in (old, new))
         bins, before, now = _categories(old, new)
         unknown = int((~new.is_in(old.unique().implode())).sum())
+        unknown_by_chance = _unknown_by_chance(old, len(new))
     smooth_before, smooth_now = _shares(before + 0.5), _shares(now + 0.5)
     return Shift(
         column=column,
@@ -75,6 +80,7 @@ def shift(column: str, reference: pl.Series, month: pl.Series) -> Shift:
         missing_before=1 - len(old) / len(reference),
         missing=1 - len(new) / len(month),
         unknown=unknown / len(month),
+        unknown_by_chance=unknown_by_chance * len(new) / len(month),
     )
 
 
@@ -82,20 +88,27 @@ def _values(column: pl.Series) -> pl.Series:
     """What is there: numbers as they are, other things as text."""
     if not column.dtype.is_numeric():
         return column.drop_nulls().cast(pl.String)
-    return column.cast(pl.Float64).fill_nan(None).drop_nulls()
+    # -0 is 0, as text too
+    # the replaced 0 is -0, which isn't the same text
+    return column.cast(pl.Float64).fill_nan(None).drop_nulls().replace(0, 0)
 
 
 def _tenths(
     old: NDArray[np.float64], new: NDArray[np.float64]
 ) -> tuple[Sequence[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Bins by quantiles of the old values, and how many of each side are in them."""
-    edges = np.unique(np.quantile(old, TENTHS)) if len(old) else np.array([])
+    """Bins by quantiles of the old values, and how many of each side are in them.
+
+    A value that is several tenths by itself has a bin of its own, so what falls below it is seen.
+    """
+    tenths, times = np.unique(np.quantile(old, TENTHS), return_counts=True)
+    ends = {edge: f"≤ {edge:.4g}" for edge in tenths}
+    ends |= {np.nextafter(edge, -np.inf): f"< {edge:.4g}" for edge in tenths[times > 1]}
+    edges = np.sort([*ends])
     before, now = (
         np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1).astype(float)
         for values in (old, new)
     )
-    shown = [f"{edge:.4g}" for edge in edges]
-    bins = [f"≤ {edge}" for edge in shown] + [f"> {shown[-1]}" if shown else "any"]
+    bins = [*(ends[edge] for edge in edges), f"> {tenths[-1]:.4g}"]
     return bins, before, now
 
 
@@ -104,7 +117,7 @@ def _categories(
 ) -> tuple[Sequence[str], NDArray[np.float64], NDArray[np.float64]]:
     """The frequent ones of the old values, the most frequent first, and all others together."""
     counts = old.value_counts(sort=True)
-    names = [name for name, rows in counts.iter_rows() if rows >= RARE * len(old)]
+    names = [name for name, rows in counts.iter_rows() if rows >= max(RARE * len(old), FEWEST)]
 
     def counted(values: pl.Series) -> NDArray[np.float64]:
         found = dict(values.value_counts().iter_rows())
@@ -128,3 +141,18 @@ def _by_chance(bins: int, old: int, new: int) -> float:
     if bins < 2 or not (old and new):
         return 0
     return float(chi2.ppf(CHANCE, bins - 1) * (1 / old + 1 / new))
+
+
+def _unknown_by_chance(old: pl.Series, new: int) -> float:
+    """The share of what no row has is that of what one row has, about.
+
+    Good, "The population frequencies of species" (1953): its deviation needs what two rows have.
+    """
+    from scipy.stats import binom, norm
+
+    if old.is_empty() or not new:
+        return 0
+    rows = old.value_counts()["count"]
+    once, twice = int((rows == 1).sum()), int((rows == 2).sum())
+    share = (once + norm.ppf(CHANCE) * np.sqrt(once + 2 * twice)) / len(old)
+    return float(binom.ppf(CHANCE, new, min(share, 1)) / new)

@@ -5,6 +5,8 @@
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -21,9 +23,11 @@ from flows.lifecycle.spec import Limit, ModelSpec, Monitoring
 from flows.platform.artifact_store import artifact_path, read_parquet, write
 
 MOST_ROWS = 500_000
-"""Of a month with more, every n-th is compared."""
+"""Of a month with more, as many are compared, drawn by chance."""
 FEWEST_TRUTHS = 200
 """Of fewer rows with truth, luck decides the error."""
+LEAST_FOUND = 0.001
+"""Data that have a smaller share of the scored rows are others, of which chance found some."""
 
 
 class MonitoringError(ValueError):
@@ -88,7 +92,8 @@ def monitor_month(
     """Compare a scored month with its model's reference; write the page and the record.
 
     Raises:
-        MonitoringError: the month has no scores, or their model no reference.
+        MonitoringError: the month has no scores, or their model no reference; a column is missing
+            or of a type that can't be compared; late truth is of other rows.
         RegistryError: the version that scored it is gone.
         ModelRefusedError: its files aren't those that were registered.
         HoldoutError: the reference isn't what was recorded.
@@ -109,11 +114,9 @@ def monitor_month(
         answered_by(model, spec, load_kept(kept))[0]
         for kept in (lineage.reference, lineage.holdout)
     )
-    rows = read_parquet(artifact_path(scored.scores))
-    if (truth := late_truth(scored)) is not None:
-        rows = with_truth(rows, truth, watch.identity, spec.target)
-    rows = rows.gather_every(-(-len(rows) // MOST_ROWS))
-    shifts, checks = compare(spec, reference, unseen, rows)
+    rows = _scored_rows(spec, scored, late_truth)
+    compared = rows.sample(min(MOST_ROWS, len(rows)), seed=0)
+    shifts, checks = compare(spec, reference, unseen, compared)
     checks += _counted(watch, lineage.reference.rows_read, scored)
     found = Monitored(
         model=spec.name,
@@ -123,7 +126,7 @@ def monitor_month(
         reference=lineage.reference.data,
         reference_rows=lineage.reference.rows_read,
         rows=scored.rows,
-        truths=rows.select(watch.truth.count()).item(),
+        truths=len(_with_known_truth(watch, rows)),
         checks=sorted(checks, key=lambda check: not check.past),
         shifts=shifts,
         page=str(artifact_path(store, "monitoring", spec.name, f"{month}.html")),
@@ -144,22 +147,50 @@ def compare(
             answers.
 
     Raises:
-        MonitoringError: they lack a column that the spec names.
+        MonitoringError: they lack a column that the spec names, or it can't be compared.
     """
     watch = _monitoring(spec)
     columns = {**watch.columns, **{name: pl.col(name) for name in spec.answers}}
-    try:
+    with _explained(spec):
         shifts = [
             shift(title, *(each.select(it=column).to_series() for each in (reference, rows)))
             for title, column in columns.items()
         ]
         return shifts, [*_moved(watch, shifts), *_wrong(spec, watch, unseen, rows)]
+
+
+@contextmanager
+def _explained(spec: ModelSpec) -> Iterator[None]:
+    """Turn what Polars says of the columns into one message that a user can act on."""
+    try:
+        yield
     except pl.exceptions.ColumnNotFoundError as error:
         raise MonitoringError(
             f"{spec.name}: its ModelSpec's monitoring names a column that wasn't there when the "
             f"model was trained or the month was scored ({str(error).splitlines()[0]}): train "
             "again, and score the month again"
         ) from error
+    except pl.exceptions.PolarsError as error:
+        raise MonitoringError(
+            f"{spec.name}: a column that its ModelSpec's monitoring names can't be compared "
+            f"({str(error).splitlines()[0]}): cast it there, or correct the data"
+        ) from error
+
+
+def _scored_rows(spec: ModelSpec, scored: Scored, late_truth: LateTruth) -> pl.DataFrame:
+    """A month's rows with their scores, and with the true values that have come since."""
+    rows, identity = read_parquet(artifact_path(scored.scores)), _monitoring(spec).identity
+    if (truth := late_truth(scored)) is None:
+        return rows
+    with _explained(spec):
+        truth = truth.cast({name: rows.schema[name] for name in identity})
+        found = rows.join(truth, on=[*identity], how="semi", nulls_equal=True).height
+        if found < LEAST_FOUND * len(rows):
+            raise MonitoringError(
+                f"{spec.name}: the data given now have {found:,} of the {len(rows):,} rows of "
+                f"{scored.month} that were scored, from {scored.data}: give the same data"
+            )
+        return with_truth(rows, truth, identity, spec.target)
 
 
 def with_truth(
@@ -200,8 +231,9 @@ def _moved(watch: Monitoring, shifts: list[Shift]) -> Iterator[Check]:
         )
     lacking = max(shifts, key=lambda each: each.newly_missing)
     yield _share(f"missing {lacking.column}", lacking.newly_missing, watch.missing)
-    strange = max(shifts, key=lambda each: each.unknown)
-    yield _share(f"unknown {strange.column}", strange.unknown, watch.unknown)
+    strange = max(shifts, key=lambda each: each.unknown - each.unknown_by_chance)
+    limit = replace(watch.unknown, value=max(watch.unknown.value, strange.unknown_by_chance))
+    yield _share(f"unknown {strange.column}", strange.unknown, limit)
 
 
 def _counted(watch: Monitoring, reference_rows: int, scored: Scored) -> Iterator[Check]:
@@ -247,7 +279,7 @@ def _share(name: str, found: float, limit: Limit) -> Check:
 
 def _error(spec: ModelSpec, watch: Monitoring, rows: pl.DataFrame) -> float | None:
     """The first metric on rows with truth; None where it says nothing."""
-    known = rows.with_columns(true=watch.truth).drop_nulls("true")
+    known = _with_known_truth(watch, rows)
     if len(known) < FEWEST_TRUTHS:
         return None
     answers = known.select(spec.answers).to_numpy()
@@ -255,3 +287,12 @@ def _error(spec: ModelSpec, watch: Monitoring, rows: pl.DataFrame) -> float | No
         known["true"].to_numpy(), answers[:, 0] if len(spec.answers) == 1 else answers
     )
     return float(value) if np.isfinite(value) else None
+
+
+def _with_known_truth(watch: Monitoring, rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose truth is known, and counts, with it in the column `true`."""
+    given = rows.with_columns(true=watch.truth)
+    kind = given.schema["true"]
+    return given.filter(
+        pl.col("true").is_finite() if kind.is_float() else pl.col("true").is_not_null()
+    )

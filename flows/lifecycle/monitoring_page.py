@@ -71,8 +71,11 @@ def _figure(shift: Shift) -> str:
     axes = figure.subplots()
     axes.bar(places - 0.2, before[shown], 0.4, color="#aaa", label="reference")
     axes.bar(places + 0.2, now[shown], 0.4, color="#1f6fd0", label="month")
-    axes.set_xticks(places, [shift.bins[i][:12] for i in shown], rotation=45, ha="right")
-    axes.set(title=f"{shift.column}: {shift.stability:.3f}", ylabel="share of rows")
+    # as they are: between two $ matplotlib would read a formula, and fail where it is none
+    names = [shift.bins[i][:12] for i in shown]
+    axes.set_xticks(places, names, rotation=45, ha="right", parse_math=False)
+    axes.set_title(f"{shift.column}: {shift.stability:.3f}", parse_math=False)
+    axes.set_ylabel("share of rows")
     axes.legend()
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=110)

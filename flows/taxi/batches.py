@@ -1,5 +1,6 @@
 """A month's raw trips a batch at a time, as the model takes them: a file of any size is scored."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from flows.platform.contract import ContractError
 from flows.taxi.contract import NEEDED, conform
 from flows.taxi.features import TRIP_COLUMNS
 
+logger = logging.getLogger(__name__)
+
 ROWS = 100_000
 WATCHED = {"fare_amount": pl.Float64()}
-"""Columns that the model doesn't take and monitoring looks at, where a file has them."""
+"""Columns that the model doesn't take and monitoring looks at, where a file has such numbers."""
+_NOT_PARQUET = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def batches(path: Path, file: str) -> Iterator[Batch]:
@@ -29,21 +33,41 @@ def batches(path: Path, file: str) -> Iterator[Batch]:
         scan = pl.scan_parquet(path, glob=False)
         there = scan.collect_schema().names()
         needed = [name for name in NEEDED if name in there or name in TRIP_COLUMNS]
-        wanted = [name for name in (*needed, *WATCHED) if name in there]
-        # as text, for beside values of another type they can't stand
-        plain = scan.select(wanted).with_columns((cs.categorical() | cs.enum()).cast(pl.String))
-        numbered = plain.with_row_index("row")
+        watched = [name for name in WATCHED if name in there and _readable(scan, name)]
+        wanted = [*(name for name in needed if name in there), *watched]
+        numbered = _plain(scan, wanted).with_row_index("row")
         for raw in numbered.collect_batches(chunk_size=ROWS, maintain_order=True):
             rows = conform(raw, file, needed).with_columns(raw["row"], **_watched(raw))
             readable = pl.col("unreadable").is_null()
             rule = pl.col("unreadable") + " unreadable"
             bad = rows.filter(~readable).select("row", rule=rule)
             yield Batch(rows.filter(readable).drop("unreadable"), raw.join(bad, on="row"))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except _NOT_PARQUET as error:
         fault = str(error).splitlines()[0]
         raise ContractError(
             f"{file}: not a whole Parquet file ({fault}); fetch it again"
         ) from error
+
+
+def _plain(scan: pl.LazyFrame, columns: list[str]) -> pl.LazyFrame:
+    """The columns, categories as text: beside values of another type they can't stand."""
+    return scan.select(columns).with_columns((cs.categorical() | cs.enum()).cast(pl.String))
+
+
+def _readable(scan: pl.LazyFrame, name: str) -> bool:
+    """Whether the whole column can be read as numbers: where nobody needs it, it stops nothing."""
+    column = _plain(scan, [name])
+    if column.collect_schema()[name].is_nested():
+        return False
+    try:
+        column.select(pl.col(name).cast(WATCHED[name], strict=False).sum()).collect(
+            engine="streaming"
+        )
+    except _NOT_PARQUET as error:
+        fault = str(error).splitlines()[0]
+        logger.warning("column %s can't be read, and isn't needed: %s", name, fault)
+        return False
+    return True
 
 
 def _watched(raw: pl.DataFrame) -> dict[str, pl.Series | pl.Expr]:

@@ -9,6 +9,7 @@ from flows.lifecycle.monitoring_report import report_month
 from flows.lifecycle.scoring import Scored
 from flows.platform.address import Address
 from flows.platform.artifact_store import artifact_path, local_file, sha256
+from flows.platform.contract import ContractError
 from flows.platform.run_info import current_run, end_killed_attempts
 from flows.platform.settings import load_settings
 from flows.platform.task_options import PERSISTED, RETRIED, WAITS
@@ -50,7 +51,11 @@ def monitor_trips(month: str, data: str) -> Monitored:
 
 
 def late_durations(scored: Scored, data: str, store: str) -> pl.DataFrame | None:
-    """The month's trips with their durations, if its file is another one than was scored."""
+    """The month's trips with their durations, if its file is another one than was scored.
+
+    Raises:
+        ContractError: it can't be read, or has no rows.
+    """
     from flows.taxi.batches import batches
 
     try:
@@ -61,7 +66,10 @@ def late_durations(scored: Scored, data: str, store: str) -> pl.DataFrame | None
     with local_file(path) as local:
         if sha256(artifact_path(str(local))) == scored.sha256:
             return None
-        return pl.concat(rows for rows, _ in batches(local, str(path)))
+        known = [rows for rows, _ in batches(local, str(path))]
+    if not known:
+        raise ContractError(f"{path}: no rows; fetch the month again")
+    return pl.concat(known)
 
 
 if __name__ == "__main__":

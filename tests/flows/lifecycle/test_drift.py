@@ -40,6 +40,24 @@ def test_few_rows_of_one_population_have_not_moved(rows: int) -> None:
     assert sum(past(shift("miles", *pair)) for pair in pairs) <= 1
 
 
+@pytest.mark.parametrize("rows", [50, 100, 1000, 3000])
+def test_few_rows_of_many_categories_have_not_moved(rows: int) -> None:
+    shares = 1 / (np.arange(250) + 3) ** 1.25
+    draw = np.random.default_rng(0)
+    found = []
+    for _ in range(100):
+        zones = draw.choice(250, (2, rows), p=shares / shares.sum())
+        found.append(shift("zone", *(pl.Series(each).cast(pl.String) for each in zones)))
+    assert sum(past(each) for each in found) <= 2
+    assert sum(each.unknown > each.unknown_by_chance for each in found) <= 1
+    assert all(0 < each.unknown_by_chance <= 1 for each in found)
+
+
+def test_among_many_rows_chance_knows_every_category() -> None:
+    reference = words(5000, 0.6, 0.3, 0.1)
+    assert shift("kind", reference, reference).unknown_by_chance == 0
+
+
 def test_a_share_by_hand() -> None:
     found = shift("kind", words(100, 1.0), pl.Series(["one"] * 50 + ["two"] * 50))
     assert (found.bins, found.before, found.now) == (["one", OTHERS], [1, 0], [0.5, 0.5])
@@ -58,6 +76,21 @@ def test_categories_move_when_their_shares_do() -> None:
 def test_flags_move_either_way(old: int, new: int) -> None:
     changed = [old] * 70 + [new] * 30
     assert past(shift("flag", pl.Series([old] * 100), pl.Series(changed)))
+
+
+def test_a_fee_that_nearly_all_pay_and_then_nobody_has_moved() -> None:
+    fees = np.full(5000, 0.5)
+    fees[:20] = np.arange(20)
+    found = shift("fee", pl.Series(fees), pl.Series(np.zeros(5000)))
+    assert found.bins == ["< 0.5", "≤ 0.5", "> 0.5"]
+    assert found.now == [1, 0, 0]
+    assert past(found)
+    assert not past(shift("fee", pl.Series(fees), pl.Series(fees[10:])))
+
+
+def test_zero_is_known_with_a_minus_too() -> None:
+    found = shift("flag", pl.Series([0.0, 1.0] * 50), pl.Series([-0.0, 1.0] * 50))
+    assert (found.unknown, found.stability) == (0, 0)
 
 
 @pytest.mark.parametrize("lacking", [None, float("nan")])

@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 
 from flows.lifecycle.batch import Batch
+from flows.lifecycle.drift import shift
 from flows.lifecycle.monitoring import Monitored, MonitoringError, monitor_month, with_truth
+from flows.lifecycle.monitoring_page import render
 from flows.lifecycle.registry import LINEAGE_TAG
 from flows.lifecycle.scoring import Scored, score_month
 from flows.platform.artifact_store import artifact_path, read
@@ -94,6 +96,15 @@ def test_half_as_many_rows_or_twice_as_many_are_within_the_limit(
     assert names(found) == (["volume"] if past else [])
 
 
+def test_categories_that_few_rows_lack_by_chance_are_within_the_limit(pipeline: Pipeline) -> None:
+    watched = pipeline.spec.monitoring
+    assert watched
+    # 4,000 rows of 0 to 10: of thousandths, hardly any comes twice
+    columns = {**watched.columns, "lot": pl.col("x").round(3).cast(pl.String)}
+    spec = replace(pipeline.spec, monitoring=replace(watched, columns=columns))
+    assert names(monitored(replace(pipeline, spec=spec))) == []
+
+
 def test_truth_that_comes_later_counts(pipeline: Pipeline) -> None:
     truth = things(ROWS, seed=5).with_columns(pl.col("y") + 2)
     asked: list[str] = []
@@ -119,6 +130,35 @@ def test_late_truth_finds_its_rows() -> None:
     assert found["n"].to_list() == list(range(5))
 
 
+def test_late_truth_of_other_types_finds_its_rows(pipeline: Pipeline) -> None:
+    months = things(ROWS, seed=5).with_columns(pl.col("x").round(2))
+
+    def late(_: Scored) -> pl.DataFrame:
+        return months.select("y", x=pl.col("x").cast(pl.Decimal(10, 2)))
+
+    found = monitored(pipeline, lambda _: months.with_columns(y=pl.lit(None, pl.Float64)), late)
+    assert found.truths == ROWS
+
+
+def test_late_truth_of_other_rows_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(MonitoringError, match=f"have 0 of the {ROWS:,} rows of {MONTH} .* same"):
+        monitored(pipeline, late_truth=lambda _: things(ROWS, seed=6))
+
+
+def test_of_many_rows_a_part_is_compared_and_all_are_counted(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.lifecycle.monitoring.MOST_ROWS", ROWS // 3)
+    found = monitored(pipeline)
+    assert (found.rows, found.truths, found.past) == (ROWS, ROWS, [])
+
+
+def test_a_truth_that_is_no_number_is_not_known(pipeline: Pipeline) -> None:
+    lacking = pl.when(pl.int_range(pl.len()) % 2 > 0).then("y").otherwise(float("nan"))
+    found = monitored(pipeline, lambda rows: rows.with_columns(y=lacking))
+    assert (found.truths, names(found)) == (ROWS // 2, [])
+
+
 def test_the_page_stands_alone_and_shows_what_was_found(pipeline: Pipeline) -> None:
     found = monitored(pipeline, lambda rows: rows.with_columns(shelf=pl.lit("<b>low</b>")))
     assert found.page.endswith(f"monitoring/{pipeline.spec.name}/{MONTH}.html")
@@ -130,6 +170,12 @@ def test_the_page_stands_alone_and_shows_what_was_found(pipeline: Pipeline) -> N
     assert "drift of shelf" in page
     record = json.loads(read(artifact_path(found.page).with_suffix(".json")))
     assert Monitored.model_validate(record) == found
+
+
+def test_signs_that_a_formula_would_have_are_shown_as_they_are(pipeline: Pipeline) -> None:
+    prices = pl.Series(["$_$", "$$", "up to $10 or $^"] * 40)
+    found = monitored(pipeline).model_copy(update={"shifts": [shift("a $_ b $", prices, prices)]})
+    assert '<img alt="a $_ b $: ' in render(found)
 
 
 def test_a_month_without_scores_is_refused(pipeline: Pipeline) -> None:
@@ -164,4 +210,14 @@ def test_a_column_that_nothing_was_kept_of_is_refused(pipeline: Pipeline) -> Non
     more = replace(watched, columns={**watched.columns, "colour": pl.col("colour")})
     spec = replace(pipeline.spec, monitoring=more)
     with pytest.raises(MonitoringError, match=r"\(.*colour.*\): train again, and score"):
+        monitor_month(pipeline.client, spec, MONTH, pipeline.store, "run", lambda _: None)
+
+
+def test_a_column_that_cannot_be_compared_is_refused(pipeline: Pipeline) -> None:
+    watched = pipeline.spec.monitoring
+    assert watched
+    monitored(pipeline)
+    more = replace(watched, columns={"lists": pl.concat_list("x", "y")})
+    spec = replace(pipeline.spec, monitoring=more)
+    with pytest.raises(MonitoringError, match=r"names can't be compared .*: cast it there"):
         monitor_month(pipeline.client, spec, MONTH, pipeline.store, "run", lambda _: None)

@@ -5,15 +5,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from flows.lifecycle.holdout import held_out
 from flows.lifecycle.monitoring import compare
-from flows.lifecycle.scoring import answered_by
+from flows.lifecycle.scoring import Scored, answered_by
+from flows.platform.contract import ContractError
 from flows.taxi.batches import batches
 from flows.taxi.contract import check
 from flows.taxi.features import TripFeatures
 from flows.taxi.models import boosted_pipeline
+from flows.taxi.monitor import late_durations
 from flows.taxi.search import search
 from flows.taxi.spec import SPEC
 from flows.taxi.synthetic import synthetic_month
@@ -95,3 +98,42 @@ def test_a_file_without_fares_is_scored_and_lacks_them() -> None:
     rows = as_scored(month.drop("fare_amount"))
     assert rows["fare_amount"].null_count() == 1000
     assert as_scored(month)["fare_amount"].to_list() == month["fare_amount"].to_list()
+
+
+@pytest.mark.parametrize(
+    "fares", [pl.lit([1.0]), pl.lit(b"\xff"), pl.struct(dollars="fare_amount")], ids=str
+)
+def test_fares_that_are_no_numbers_stop_nothing(fares: pl.Expr) -> None:
+    rows = as_scored(synthetic_month("2023-01", 1000).with_columns(fare_amount=fares))
+    assert rows["fare_amount"].to_list() == [None] * 1000
+
+
+def test_fares_that_cannot_be_read_stop_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "month.parquet"
+    synthetic_month("2023-01", 1000).write_parquet(file)
+    start = pq.read_metadata(file).row_group(0).column(9).data_page_offset
+    content = bytearray(file.read_bytes())
+    content[start : start + 20] = b"\xff" * 20
+    file.write_bytes(content)
+    whole = pl.concat(rows for rows, _ in batches(file, "the file"))
+    assert whole["fare_amount"].to_list() == [None] * 1000
+
+
+def test_an_empty_file_of_late_drop_offs_is_refused(tmp_path: Path) -> None:
+    synthetic_month("2023-01", 1000).clear().write_parquet(
+        tmp_path / "green_tripdata_2023-01.parquet"
+    )
+    scored = Scored(
+        model=SPEC.name,
+        version="1",
+        month="2023-01",
+        data="elsewhere",
+        sha256="another",
+        flow_run="run",
+        rows=1000,
+        quarantined={},
+        scores="scores",
+        quarantine="quarantine",
+    )
+    with pytest.raises(ContractError, match=r"2023-01\.parquet: no rows; fetch"):
+        late_durations(scored, str(tmp_path), str(tmp_path))
