@@ -9,7 +9,11 @@ import pytest
 from mlflow.entities import Run
 
 from bench import tutorial
-from tests.e2e.flows.whole_runs import Place, artifacts, ended, run
+from flows.lifecycle.monitoring import Monitored
+from flows.platform.artifact_store import artifact_path, read
+from flows.taxi.monitor import taxi_monitor
+from flows.taxi.score import taxi_score
+from tests.e2e.flows.whole_runs import MODEL_NAME, Place, artifacts, ended, run
 
 pytestmark = pytest.mark.server
 
@@ -65,11 +69,11 @@ def test_real_months_end_with_a_champion_that_beats_the_course(here: Place, tlc_
 
     report = str(artifacts(done.id)["taxi-train-report"].data)
     for month in (TRAIN, VALID):
-        read = pl.scan_parquet(tlc_data / f"green_tripdata_{month}.parquet")
+        raw = pl.scan_parquet(tlc_data / f"green_tripdata_{month}.parquet")
         rows, kept, quarantined = (
             frame.select(pl.len()).collect().item()
             for frame in (
-                read,
+                raw,
                 *(
                     pl.scan_parquet(f"{here.store}/runs/{done.id}/{part}/{month}.parquet")
                     for part in ("kept", "quarantine")
@@ -78,3 +82,11 @@ def test_real_months_end_with_a_champion_that_beats_the_course(here: Place, tlc_
         )
         assert rows == kept + quarantined
         assert all(f"{count:,}" in report for count in (rows, kept, quarantined))
+
+    # the neighbour of the month that the model was chosen on is like it
+    for flow in (taxi_score, taxi_monitor):
+        assert ended(run(flow, data=str(tlc_data), month=TRAIN))[0] == "Completed"
+    record = artifact_path(here.store, "monitoring", MODEL_NAME, f"{TRAIN}.json")
+    found = Monitored.model_validate_json(read(record))
+    assert found.past == []
+    assert found.truths > 0.9 * found.rows
