@@ -192,7 +192,7 @@ def write_report(
 
 
 @task(task_run_name="keep-reference", **RETRIED, **PERSISTED, **WAITS)
-def keep_monitored(dataset: Dataset, store: str) -> Reference:
+def keep_reference_month(dataset: Dataset, store: str) -> Reference:
     """Keep the validation month, as scoring would read it, to compare later months with."""
     from flows.taxi.batches import batches
     from flows.taxi.spec import SPEC

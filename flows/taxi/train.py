@@ -15,7 +15,7 @@ from flows.taxi.months import LaterMonth, Month, OneMonth, chosen_months, quarte
 from flows.taxi.preprocess import preprocess
 from flows.taxi.tasks import (
     find_best,
-    keep_monitored,
+    keep_reference_month,
     log_model,
     search_xgboost,
     to_release,
@@ -103,7 +103,7 @@ def taxi_train(
         if model.run_id in (baseline.run_id, best.run_id)
     }
     require_within_limits(best, limits)
-    reference = keep_monitored(dataset, store)
+    reference = keep_reference_month(dataset, store)
     model = to_release(experiment, dataset, logged[best.run_id], reference)
     verdict = release(SPEC, experiment, model, {"rmse": max_rmse_valid}, approval)
     write_report(experiment, dataset, logged[baseline.run_id], logged[best.run_id], verdict)
