@@ -125,7 +125,7 @@ def aliases(client: MlflowClient, model: str) -> dict[str, str]:
             raise
         known = [each.name for each in registered(client)]
         raise RegistryError(
-            f"there is no model {model!r}; there is {', '.join(known) or 'none: train one first'}"
+            f"there is no model {model!r}; there is {', '.join(known) or 'none'}: train it first"
         ) from None
     return {alias: str(number) for alias, number in found.items()}
 

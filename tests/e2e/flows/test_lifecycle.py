@@ -152,7 +152,7 @@ def test_a_run_that_nobody_answers_ends_well_and_promotes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("card", "wines"), "there is no model 'wines'; there is none: train one first"),
+        (("card", "wines"), "there is no model 'wines'; there is none: train it first"),
         (("rollback", NAME, "--reason", "x"), f"there is no model '{NAME}'"),
         (("list",), "no model is registered yet"),
     ],
