@@ -128,7 +128,7 @@ def _categories(
 
 
 def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(counts / max(counts.sum(), 1))
+    return np.asarray(counts / (counts.sum() or 1))
 
 
 def _by_chance(bins: int, old: int, new: int) -> float:
@@ -150,8 +150,8 @@ def _unknown_by_chance(old: pl.Series, new: int) -> float:
     """
     from scipy.stats import binom, norm
 
-    if old.is_empty() or not new:
-        return 0
+    if old.is_empty() or not new:  # of a reference without a value, nothing is known
+        return 1
     rows = old.value_counts()["count"]
     once, twice = int((rows == 1).sum()), int((rows == 2).sum())
     share = (once + norm.ppf(CHANCE) * np.sqrt(once + 2 * twice)) / len(old)

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +26,10 @@ MOST_ROWS = 500_000
 """Of a month with more, as many are compared, drawn by chance."""
 FEWEST_TRUTHS = 200
 """Of fewer rows with truth, luck decides the error."""
+PARTS = 20
+"""How much an error is luck, as many parts of its rows tell."""
+LUCK = 3.58
+"""Deviations of a mean of so many parts that luck stays below, with a confidence of 99.9 %."""
 LEAST_FOUND = 0.001
 """Data that have a smaller share of the scored rows are others, of which chance found some."""
 
@@ -232,8 +236,8 @@ def _moved(watch: Monitoring, shifts: list[Shift]) -> Iterator[Check]:
     lacking = max(shifts, key=lambda each: each.newly_missing)
     yield _share(f"missing {lacking.column}", lacking.newly_missing, watch.missing)
     strange = max(shifts, key=lambda each: each.unknown - each.unknown_by_chance)
-    limit = replace(watch.unknown, value=max(watch.unknown.value, strange.unknown_by_chance))
-    yield _share(f"unknown {strange.column}", strange.unknown, limit)
+    most = replace(watch.unknown, value=max(watch.unknown.value, strange.unknown_by_chance))
+    yield _share(f"unknown {strange.column}", strange.unknown, most)
 
 
 def _counted(watch: Monitoring, reference_rows: int, scored: Scored) -> Iterator[Check]:
@@ -254,16 +258,19 @@ def _wrong(
 ) -> Iterator[Check]:
     """How much worse the model answers than it did on its holdout."""
     metric = spec.metrics[0]
-    before, now = (_error(spec, watch, rows) for rows in (unseen, new))
-    if before is None or now is None:
+    on_holdout, on_month = (_error(spec, watch, rows) for rows in (unseen, new))
+    if on_holdout is None or on_month is None:
         return
-    worse = (before - now if metric.higher_is_better else now - before) / (abs(before) or 1e-9)
+    (before, luck_before), (now, luck_now) = on_holdout, on_month
+    scale = abs(before) or 1e-9
+    worse = (before - now if metric.higher_is_better else now - before) / scale
+    limit = max(watch.error.value, LUCK * float(np.hypot(luck_before, luck_now)) / scale)
     yield Check(
         name=f"{metric.name} where truth is known",
         found=f"{metric.show(now)}, on its holdout {metric.show(before)}",
-        limit=f"{watch.error.value:.0%} worse",
+        limit=f"{limit:.0%} worse",
         reason=watch.error.reason,
-        past=worse > watch.error.value,
+        past=worse > limit,
     )
 
 
@@ -277,16 +284,27 @@ def _share(name: str, found: float, limit: Limit) -> Check:
     )
 
 
-def _error(spec: ModelSpec, watch: Monitoring, rows: pl.DataFrame) -> float | None:
-    """The first metric on rows with truth; None where it says nothing."""
+def _error(spec: ModelSpec, watch: Monitoring, rows: pl.DataFrame) -> tuple[float, float] | None:
+    """The first metric on rows with truth, and its deviation; None where it says nothing."""
     known = _with_known_truth(watch, rows)
     if len(known) < FEWEST_TRUTHS:
         return None
-    answers = known.select(spec.answers).to_numpy()
-    value = spec.metrics[0].score(
-        known["true"].to_numpy(), answers[:, 0] if len(spec.answers) == 1 else answers
-    )
-    return float(value) if np.isfinite(value) else None
+
+    def error(rows: pl.DataFrame) -> float:
+        answers = rows.select(spec.answers).to_numpy()
+        true, given = rows["true"].to_numpy(), answers[:, 0] if len(spec.answers) == 1 else answers
+        return float(spec.metrics[0].score(true, given))
+
+    def of_part(part: int) -> float:
+        with suppress(ValueError):  # such as log loss, of rows that lack a class
+            return error(mixed.gather_every(PARTS, part))
+        return float("nan")
+
+    value, mixed = error(known), known.sample(fraction=1, shuffle=True, seed=0)
+    parts = np.array([of_part(part) for part in range(PARTS)])
+    parts = parts[np.isfinite(parts)]
+    luck = parts.std(ddof=1) / PARTS**0.5 if len(parts) > 1 else 0
+    return (value, float(luck)) if np.isfinite(value) else None
 
 
 def _with_known_truth(watch: Monitoring, rows: pl.DataFrame) -> pl.DataFrame:

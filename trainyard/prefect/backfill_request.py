@@ -4,6 +4,7 @@ It imports nothing of Prefect: a command reads it before it knows which Prefect 
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -77,11 +78,17 @@ def _number(month: str) -> int | None:
 
 def _value(text: str) -> Any:
     try:
-        # NaN and Infinity are Python's own: in JSON they would be refused later
-        return json.loads(text, parse_constant=_no_json)
+        # NaN and infinity are Python's own: in JSON they would be refused later
+        return json.loads(text, parse_constant=_no_json, parse_float=_finite)
     except ValueError:
         return text
 
 
 def _no_json(constant: str) -> None:
     raise ValueError(constant)
+
+
+def _finite(number: str) -> float:
+    if math.isinf(found := float(number)):  # 1e999
+        raise ValueError(number)
+    return found

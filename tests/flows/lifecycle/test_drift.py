@@ -107,7 +107,8 @@ def test_missing_values_are_counted_and_are_no_shift_of_the_others(lacking: floa
 def test_a_column_without_a_value_is_all_missing(kind: type[pl.DataType]) -> None:
     empty = pl.Series([None] * 50, dtype=kind)
     for found in (shift("miles", numbers(50), empty), shift("miles", empty, numbers(50))):
-        assert found.stability >= 0
+        assert not past(found)
+        assert found.unknown <= found.unknown_by_chance
         assert {found.missing_before, found.missing} == {0, 1}
 
 

@@ -10,13 +10,20 @@ import pytest
 
 from flows.lifecycle.batch import Batch
 from flows.lifecycle.drift import shift
-from flows.lifecycle.monitoring import Monitored, MonitoringError, monitor_month, with_truth
+from flows.lifecycle.monitoring import (
+    Monitored,
+    MonitoringError,
+    compare,
+    monitor_month,
+    with_truth,
+)
 from flows.lifecycle.monitoring_page import render
 from flows.lifecycle.registry import LINEAGE_TAG
 from flows.lifecycle.scoring import Scored, score_month
+from flows.lifecycle.spec import Values
 from flows.platform.artifact_store import artifact_path, read
+from tests.flows.lifecycle.models import MAE, Pipeline, mae, things
 from tests.flows.lifecycle.models import REFERENCE_ROWS as ROWS
-from tests.flows.lifecycle.models import Pipeline, things
 
 MONTH = "2026-05"
 Change = Callable[[pl.DataFrame], pl.DataFrame]
@@ -103,6 +110,38 @@ def test_categories_that_few_rows_lack_by_chance_are_within_the_limit(pipeline: 
     columns = {**watched.columns, "lot": pl.col("x").round(3).cast(pl.String)}
     spec = replace(pipeline.spec, monitoring=replace(watched, columns=columns))
     assert names(monitored(replace(pipeline, spec=spec))) == []
+
+
+@pytest.mark.parametrize(("known", "past"), [(250, []), (ROWS, ["mae where truth is known"])])
+def test_what_a_few_truths_say_may_be_luck(pipeline: Pipeline, known: int, past: list[str]) -> None:
+    def changed(rows: pl.DataFrame) -> pl.DataFrame:
+        worse = pl.col("x") + 1.3 * (pl.col("y") - pl.col("x"))
+        return rows.with_columns(y=pl.when(pl.int_range(pl.len()) < known).then(worse))
+
+    assert names(monitored(pipeline, changed)) == past
+
+
+def test_one_mistake_after_none_is_luck(pipeline: Pipeline) -> None:
+    def compared(mistakes: int) -> list[str]:
+        rows = things(ROWS).with_columns(y=pl.col("x"), prediction=pl.col("x"))
+        wrong = pl.when(pl.int_range(pl.len()) < mistakes).then(1.0).otherwise(0.0)
+        month = rows.with_columns(y=pl.col("y") + wrong)
+        return [check.name for check in compare(pipeline.spec, rows, rows, month)[1] if check.past]
+
+    assert compared(1) == []
+    assert compared(ROWS // 10) == ["mae where truth is known"]
+
+
+def test_a_metric_may_need_more_rows_than_a_part_of_them_has(pipeline: Pipeline) -> None:
+    def of_many(true: Values, given: Values) -> float:
+        if len(true) < ROWS // 10:
+            raise ValueError("y_true contains only one label")
+        return mae(true, given)
+
+    spec = replace(pipeline.spec, metrics=(replace(MAE, score=of_many),))
+    rows = things(ROWS).with_columns(prediction=pl.col("x"))
+    _, checks = compare(spec, rows, rows, rows.with_columns(pl.col("y") + 2))
+    assert [check.name for check in checks if check.past] == ["mae where truth is known"]
 
 
 def test_truth_that_comes_later_counts(pipeline: Pipeline) -> None:

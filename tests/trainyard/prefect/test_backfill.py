@@ -529,9 +529,10 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_runs(deployment: Make) ->
         "-p data=: 2023 is not of type 'string'; as text it is 'data=\"2023\"'",
         "1999-11 (and 1 more): '1999-11' does not match '^20\\\\d\\\\d-(0[1-9]|1[0-2])$'",
     ]
-    with pytest.raises(BackfillError) as refused:
-        score.backfill("2023-01..2023-02", "rows=many", "data=NaN")
-    assert str(refused.value) == "-p rows=: 'many' is not of type 'integer'"
+    for no_number in ("NaN", "1e999"):
+        with pytest.raises(BackfillError) as refused:
+            score.backfill("2023-01..2023-02", "rows=many", f"data={no_number}")
+        assert str(refused.value) == "-p rows=: 'many' is not of type 'integer'"
     with pytest.raises(BackfillError, match="300 months"):
         score.backfill("2001-01..2025-12")
     assert score.runs() == []
