@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from flows.lifecycle.holdout import held_out
 from flows.lifecycle.monitoring import compare
@@ -20,6 +21,7 @@ from flows.taxi.monitor import late_durations
 from flows.taxi.search import search
 from flows.taxi.spec import SPEC
 from flows.taxi.synthetic import synthetic_month
+from tests.conftest import ROOT
 
 TLC = os.environ.get("TLC_DATA")
 SEEDS = range(20)
@@ -137,3 +139,15 @@ def test_an_empty_file_of_late_drop_offs_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ContractError, match=r"2023-01\.parquet: no rows; fetch"):
         late_durations(scored, str(tmp_path), str(tmp_path))
+
+
+def test_a_month_is_monitored_before_a_champion_is_chosen_on_it() -> None:
+    listed = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    times = {
+        each["name"]: each["schedules"][0]["cron"].split()
+        for each in listed
+        if each["name"].startswith("taxi-")
+    }
+    ordered = [times[name] for name in ("taxi-score", "taxi-monitor", "taxi-train")]
+    assert [hour for _, hour, *_ in ordered] == sorted((hour for _, hour, *_ in ordered), key=int)
+    assert len({tuple(days) for _, _, *days in ordered}) == 1
