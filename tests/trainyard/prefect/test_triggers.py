@@ -23,7 +23,12 @@ FLOWS = """
 from prefect import flow
 
 @flow
-def fit(data: str = "tlc", train_month: str | None = None, one_month: bool = False): ...
+def fit(
+    data: str = "tlc",
+    train_month: str | None = None,
+    one_month: bool = False,
+    max_rmse_valid: float = 6.5,
+): ...
 """
 
 
@@ -81,7 +86,8 @@ def test_drift_starts_a_run_on_the_month_that_drifted_and_on_its_data(listening:
     listening.deploy()
     assert listening.months(last="2023-02") == ["2023-02"]
     (run,) = listening.runs()
-    assert run.parameters == {"data": DATA, "train_month": "2023-02", "one_month": True}
+    given = {"data": DATA, "train_month": "2023-02", "one_month": True, "max_rmse_valid": 10}
+    assert run.parameters == given
 
 
 def test_it_starts_one_run_for_each_month_and_version_of_its_model_and_after_a_deploy_too(
