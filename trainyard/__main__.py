@@ -358,8 +358,8 @@ def model(
     arguments = [action, *filter(None, [name]), *given]
     if action == "serve" and stack is not None:
         raise StackError(
-            f"`{stack}` is a stack on AWS, and models are served on a laptop: leave it away, or "
-            "score a month there with a deployment such as taxi-score/taxi-score"
+            f"models are served on a laptop: leave `{stack}` away, or score a month there with a "
+            "deployment such as taxi-score/taxi-score"
         )
     if stack is None:
         from trainyard.laptop import commands

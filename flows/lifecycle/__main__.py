@@ -42,7 +42,6 @@ from flows.lifecycle.registry import (
 )
 from flows.lifecycle.reproduce import reproduce
 from flows.lifecycle.rollback import take_back
-from flows.lifecycle.serve import PORT, serve
 from flows.lifecycle.tasks import CARD, measure
 from flows.platform.events import model_promoted
 from flows.platform.locks import exclusive
@@ -64,7 +63,7 @@ def main() -> int:
         if name == "rollback":
             command.add_argument("--reason", required=True)
         if name == "serve":
-            command.add_argument("--port", type=int, default=PORT)
+            command.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
     name, wanted = _parts(given.model or "")
     try:
@@ -86,6 +85,9 @@ def main() -> int:
                 )
             console.print(take_back(settings.tracking_uri, name, given.reason))
         elif given.command == "serve":
+            # here, because the other commands don't need a server's libraries
+            from flows.lifecycle.serve import serve
+
             serve(client, name, wanted or CHAMPION, given.port)
         else:
             console.print(reproduce(client, name, wanted or CHAMPION))

@@ -9,7 +9,6 @@ import sys
 import uvicorn
 from mlflow import MlflowClient
 
-from flows.lifecycle.champion import CHAMPION
 from flows.lifecycle.registry import RegistryError, spec_of
 from flows.lifecycle.serving import create_app
 from flows.lifecycle.serving_metrics import Metrics
@@ -17,7 +16,6 @@ from flows.lifecycle.serving_models import Watch
 from flows.lifecycle.serving_rows import Limits, RowReader
 from flows.lifecycle.spec import SpecError
 
-PORT = 8000
 HOST = "127.0.0.1"
 DRAIN = 8
 """Seconds for requests under way once it is to stop; `make down` kills after 10."""
@@ -27,7 +25,7 @@ class PortTakenError(RuntimeError):
     """Somebody else listens on the port."""
 
 
-def serve(client: MlflowClient, name: str, alias: str = CHAMPION, port: int = PORT) -> None:
+def serve(client: MlflowClient, name: str, alias: str, port: int) -> None:
     """Serve the version that an alias names, until SIGTERM or Ctrl-C.
 
     Args:

@@ -73,7 +73,7 @@ class Watch:
         try:
             version = self._client.get_model_version_by_alias(self.spec.name, self.alias)
         except Exception as error:  # whatever it is, the version that is there goes on answering
-            self._warn("away", f"can't ask MLflow for {self._name}: {_line(error)}")
+            self._warn("away", f"MLflow gives no version of {self._name}: {_line(error)}")
             return
         number = str(version.version)
         if self.current and self.current.version == number:
