@@ -61,10 +61,10 @@ class Version(BaseModel):
     alias: str
     version: str
     since: str
-    flow_run: str | None
-    flow_run_url: str | None
-    commit: str | None
-    image: str | None
+    flow_run: str | None = None
+    flow_run_url: str | None = None
+    commit: str | None = None
+    image: str | None = None
 
 
 class Refusal(BaseModel):
@@ -133,7 +133,8 @@ def _answer(
     except Exception:
         logger.exception("%s version %s failed on a request's rows", spec.name, served.version)
         raise RequestError(500, "model", FAILED) from None
-    values = named[spec.answers[0]].to_list() if len(spec.answers) == 1 else named.to_dicts()
+    single = len(spec.answers) == 1
+    values: list[Any] = named[spec.answers[0]].to_list() if single else named.to_dicts()
     unanswered = (~known).arg_true().to_list()
     for row in unanswered:
         values[row] = None
@@ -199,16 +200,14 @@ def _describe(app: FastAPI, watch: Watch, metrics: Metrics) -> None:
     async def version() -> Version:
         """Which version answers, and what it was made from."""
         served = _loaded(watch)
-        made = served.lineage
+        made = {"flow_run", "flow_run_url", "commit", "image"}
+        recorded = served.lineage.model_dump(include=made) if served.lineage else {}
         return Version(
             model=watch.spec.name,
             alias=watch.alias,
             version=served.version,
             since=served.since.isoformat(timespec="seconds"),
-            flow_run=made and made.flow_run,
-            flow_run_url=made and made.flow_run_url,
-            commit=made and made.commit,
-            image=made and made.image,
+            **recorded,
         )
 
     @app.get("/metrics", response_class=Response)

@@ -3,7 +3,7 @@
 What passes is a frame with the columns and types that the batch scorer's rows have.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from types import NoneType
@@ -17,7 +17,7 @@ from flows.lifecycle.spec import ServedRow, SpecError
 
 JSON = "application/json"
 # Each is read by its footer first, so that one of too many rows is never in memory.
-TABLES = {
+TABLES: dict[str, Callable[[BytesIO], pl.LazyFrame]] = {
     "application/vnd.apache.parquet": pl.scan_parquet,
     "application/vnd.apache.arrow.file": pl.scan_ipc,
 }
