@@ -76,6 +76,7 @@ def _listening(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
+        fault = os.strerror(error.errno or 0)
         raise PortTakenError(
-            f"port {port} can't be had ({error.strerror}): `--port` takes another one"
+            f"port {port} can't be had ({fault}): `--port` takes another one"
         ) from error
