@@ -344,27 +344,56 @@ def test_a_request_is_answered_by_the_version_that_it_began_with(of_one: Served)
         assert (first.result()["version"], first.result()["predictions"]) == ("1", [8.0, 9.0])
 
 
-def test_too_long_an_answer_and_too_many_requests_are_told(pipeline: Pipeline) -> None:
-    go_on = threading.Event()
+def answering_slowly(pipeline: Pipeline, limits: Limits) -> tuple[Served, list[threading.Event]]:
+    """A champion that is served, and whose answer for 7 sets one event and waits for another."""
+    events = [threading.Event(), threading.Event()]
 
     def waits(model: Any, given: Any) -> Values:
         if given[0] == 7:
-            assert go_on.wait(5)
+            events[0].set()
+            assert events[1].wait(10)
         return answer_known(model, given)
 
     object.__setattr__(pipeline.spec, "answer", waits)
     pipeline.champion_of(1.0)
-    slow = served(pipeline, Limits(seconds=0.2, at_once=1))
-    slow.watch.look()
+    found = served(pipeline, limits)
+    found.watch.look()
+    return found, events
+
+
+def test_too_many_requests_at_once_are_told_to_come_again(pipeline: Pipeline) -> None:
+    slow, (began, go_on) = answering_slowly(pipeline, Limits(at_once=1))
     with ThreadPoolExecutor(1) as other:
-        first = other.submit(slow.ask, '{"rows": [{"x": 7}]}')
-        while not (busy := slow.ask('{"rows": [{"x": 7}]}')).json()["detail"].startswith("1 req"):
-            pass
-        assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
-        assert first.result().status_code == 503
-        assert first.result().json()["detail"] == "no answer within 0.2 s: send fewer rows"
-    go_on.set()
+        first = other.submit(slow.predict, 7)
+        assert began.wait(5)
+        busy = slow.ask('{"rows": [{"x": 1}]}')
+        go_on.set()
+        assert first.result()["predictions"] == [8.0]
+    assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+    assert busy.json()["detail"] == "1 requests are under way: try again"
     assert slow.predict(1)["predictions"] == [2.0]
+
+
+def test_an_answer_that_takes_too_long_is_given_up(pipeline: Pipeline) -> None:
+    slow, (_, go_on) = answering_slowly(pipeline, Limits(seconds=0.2))
+    found = slow.ask('{"rows": [{"x": 7}]}')
+    go_on.set()
+    assert found.status_code == 503
+    assert found.json()["detail"] == "no answer within 0.2 s: send fewer rows"
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(pipeline: Pipeline) -> None:
+    slow, _ = answering_slowly(pipeline, Limits(seconds=0.2))
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(10)
+
+    found = slow.send("POST", "/predict", content=parts(), headers={"content-type": JSON})
+    assert (found.status_code, found.json()) == (
+        408,
+        {"detail": "the body didn't arrive within 0.2 s"},
+    )
 
 
 def test_metrics_say_what_was_asked(of_one: Served) -> None:
