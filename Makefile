@@ -28,7 +28,7 @@ unexport MAKEFLAGS MAKEOVERRIDES
 # A stack on AWS takes the Pulumi program's environment too.
 ON_AWS := $(if $(STACK),.venv-infra/.infra)
 
-FORWARDED := demo up down status deploy backfill image publish bootstrap preview release rollback smoke drift doctor cost ui rehearse drills
+FORWARDED := demo up down status deploy backfill serve image publish bootstrap preview release rollback smoke drift doctor cost ui rehearse drills
 OWN := bench check test lint types format generate lock pictures clean help
 # What make reads of them itself.
 check_takes := JOBS
@@ -51,6 +51,7 @@ down: .venv/.laptop $(ON_AWS) ## stop the laptop stack, or destroy a stack on AW
 status: .venv/.laptop $(ON_AWS) ## show what runs, and where to look (STACK=)
 deploy: .venv/.laptop $(ON_AWS) ## register the stack with Prefect, then `prefect deploy --all` (STACK=)
 backfill: .venv/.laptop $(ON_AWS) ## run a deployment once for each month of a range, a few at a time (STACK=)
+serve: .venv/.laptop ## answer over HTTP with a registered model, on this laptop, until Ctrl-C
 
 ## Run it on AWS
 image: .venv/.laptop ## build, measure and smoke-test the images of flows, worker and MLflow

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from flows.fraud.served import Transaction
 from flows.lifecycle.spec import Metric, ModelSpec, Values, pandas_frame
 
 PLACE = "flows.fraud.spec:SPEC"
@@ -80,4 +81,5 @@ SPEC = ModelSpec(
         "xgboost.core.Booster",
         "xgboost.sklearn.XGBClassifier",
     ),
+    served=Transaction,
 )

@@ -1,4 +1,4 @@
-"""`trainyard model ...`: list, show, promote, take back and reproduce registered models.
+"""`trainyard model ...`: list, show, promote, take back, reproduce and serve registered models.
 
 The tool starts it where MLflow can be reached: on the laptop, or as a task in the stack's network.
 """
@@ -55,13 +55,15 @@ console = Console(markup=False, width=None if sys.stdout.isatty() else 180)
 def main() -> int:
     parser = argparse.ArgumentParser(prog="trainyard model", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("list", "card", "promote", "rollback", "reproduce"):
+    for name in ("list", "card", "promote", "rollback", "reproduce", "serve"):
         command = commands.add_parser(name)
         command.add_argument("model", nargs="?" if name == "list" else None)
         if name == "promote":
             command.add_argument("--force", metavar="REASON", default="")
         if name == "rollback":
             command.add_argument("--reason", required=True)
+        if name == "serve":
+            command.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
     name, wanted = _parts(given.model or "")
     try:
@@ -82,6 +84,11 @@ def main() -> int:
                     f"{wanted}: write `rollback {name}`"
                 )
             console.print(take_back(settings.tracking_uri, name, given.reason))
+        elif given.command == "serve":
+            # here, because the other commands don't need a server's libraries
+            from flows.lifecycle.serve import serve
+
+            serve(client, name, wanted or CHAMPION, given.port)
         else:
             console.print(reproduce(client, name, wanted or CHAMPION))
     except (

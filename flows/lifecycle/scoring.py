@@ -181,13 +181,18 @@ def answered_by(
     """The rows with the model's answers, and those that have none."""
     if rows.is_empty():
         return rows, rows
-    answers = np.asarray(spec.answer(model, spec.model_input(rows)))
-    columns = answers.reshape(len(rows), -1).T
+    named, known = answers(model, spec, rows)
+    return rows.with_columns(named.get_columns()).filter(known), rows.filter(~known)
+
+
+def answers(model: Any, spec: ModelSpec, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+    """The model's answers for one or more rows, by name, and for which of them it has any."""
+    given = np.asarray(spec.answer(model, spec.model_input(rows)))
+    columns = given.reshape(len(rows), -1).T
     numbers = np.issubdtype(columns.dtype, np.number)  # the others are classes
     known = pl.Series((np.isfinite(columns) if numbers else pd.notna(columns)).all(axis=0))
     named = dict(zip(spec.answers, columns, strict=True))
-    answered = rows.with_columns(**{name: pl.Series(values) for name, values in named.items()})
-    return answered.filter(known), rows.filter(~known)
+    return pl.DataFrame({name: pl.Series(values) for name, values in named.items()}), known
 
 
 def _publish(file: Path, path: UPath) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 Values = NDArray[Any]
 
@@ -80,6 +81,17 @@ class Monitoring:
     """How much worse the first metric is than on the holdout, as a share of it."""
 
 
+class ServedRow(BaseModel):
+    """A row that a served model is asked about: a pipeline's own has a field a column.
+
+    Fields are of int, float, str, bool or NaiveDatetime, or None beside it, with the ranges beyond
+    which the batch scorer would quarantine the row, and with one of `examples` each.
+    """
+
+    # a number is no text, and NaN and infinity are no numbers
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A registered model, as benchmarks, gate and registry need to know it.
@@ -110,6 +122,8 @@ class ModelSpec:
     monitoring: Monitoring | None = None
     trusted_types: tuple[str, ...] = ()
     """Classes beside scikit-learn's own that the model may hold."""
+    served: type[ServedRow] | None = None
+    """What `trainyard model serve` takes; its fields are the columns that `model_input` needs."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):

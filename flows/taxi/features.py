@@ -78,10 +78,9 @@ def model_input(trips: pl.DataFrame) -> pd.DataFrame:
     Zones as 64-bit integers: MLflow accepts smaller ones for these, but not the other way. One that
     is missing is -1.
     """
-    zones = dict.fromkeys(("PULocationID", "DOLocationID"), "int64")
-    trips = trips.with_columns(pl.col(*zones).fill_null(-1))
-    columns = {column: trips[column].to_numpy() for column in TRIP_COLUMNS}
-    return pd.DataFrame(columns).astype(zones)
+    zones = pl.col("PULocationID", "DOLocationID").fill_null(-1).cast(pl.Int64)
+    trips = trips.with_columns(zones)
+    return pd.DataFrame({column: trips[column].to_numpy() for column in TRIP_COLUMNS})
 
 
 class TripFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]

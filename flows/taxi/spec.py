@@ -7,6 +7,7 @@ from flows.lifecycle.spec import Limit, Metric, ModelSpec, Monitoring, Values, d
 from flows.taxi.contract import DURATIONS
 from flows.taxi.features import MAX_MILES, TRIP_COLUMNS, model_input
 from flows.taxi.models import TRUSTED_TYPES
+from flows.taxi.served import Trip
 
 PLACE = "flows.taxi.spec:SPEC"
 
@@ -57,4 +58,5 @@ SPEC = ModelSpec(
         error=Limit(0.15, "from one month to another it is 0.05 at most"),
     ),
     trusted_types=tuple(TRUSTED_TYPES),
+    served=Trip,
 )

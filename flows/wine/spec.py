@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 
 from flows.lifecycle.spec import Metric, ModelSpec, Values, mistaken, pandas_frame
+from flows.wine.served import Wine
 
 PLACE = "flows.wine.spec:SPEC"
 TARGET = "cultivar"
@@ -27,8 +28,9 @@ SPEC = ModelSpec(
         Metric("macro_f1", "", higher_is_better=True, score=macro_f1),
     ),
     target=TARGET,
-    model_input=lambda wines: pandas_frame(wines.drop(TARGET)),
+    model_input=lambda wines: pandas_frame(wines.drop(TARGET, strict=False)),
     row_error=mistaken,
     limits={"accuracy": 0.8},
     segments={"cultivar": pl.col(TARGET)},
+    served=Wine,
 )

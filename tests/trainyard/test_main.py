@@ -166,6 +166,25 @@ def test_models_are_the_laptops_or_a_stacks(
     ]
 
 
+def test_a_model_is_served_on_the_laptop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = list[Sequence[str]]()
+    monkeypatch.setattr(commands, "run", lambda act: seen.append(act.keywords["arguments"]) or 0)
+    assert main(["model", "serve", "wine@previous", "--port", "0"]) == 0
+    assert main(["serve", "wine"]) == 0
+    monkeypatch.setenv(command_line.GIVEN_TO_MAKE, "MODEL PORT")
+    monkeypatch.setenv("MODEL", "wine")
+    monkeypatch.setenv("PORT", "8001")
+    assert main(["serve"]) == 0
+    wanted = [["serve", "wine@previous", "--port=0"], ["serve", "wine"]]
+    assert seen == [*wanted, ["serve", "wine", "--port=8001"]]
+    monkeypatch.delenv(command_line.GIVEN_TO_MAKE)
+    assert main(["model", "serve", "wine", "dev"]) == 1
+    assert "models are served on a laptop: leave `dev` away" in capsys.readouterr().err
+    assert len(seen) == 3
+
+
 def test_a_backfill_is_the_laptops_or_a_stacks(
     chosen: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +246,8 @@ def test_make_gives_a_backfill_its_options(
         (["rollback", "wine"], "why? `trainyard model rollback wine --reason TEXT`"),
         (["promote", "wine", "--reason", "x"], "`promote` takes no --reason"),
         (["list", "--force", "x"], "`list` takes no --force"),
+        (["card", "wine", "--port", "1"], "`card` takes no --port"),
+        (["serve"], "which model? `trainyard model serve NAME`"),
     ],
 )
 def test_a_command_about_models_that_says_too_little_or_too_much_is_refused(

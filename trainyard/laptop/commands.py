@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import NoReturn
 
 from trainyard.contract.outputs import WEBHOOK, StackOutputs, deploy_environment
 from trainyard.laptop.doctor import disk_full
@@ -138,14 +139,27 @@ def deploy(stack: Stack, outputs: StackOutputs) -> None:
 
 def model(stack: Stack, arguments: Sequence[str]) -> int:
     """Run flows/lifecycle's own command where the laptop's MLflow and Prefect are."""
+    command, environment = _model_command(stack, arguments)
+    return subprocess.run(command, env=environment, cwd=stack.code, check=False).returncode  # noqa: S603
+
+
+def serve(stack: Stack, arguments: Sequence[str]) -> NoReturn:
+    """Become flows/lifecycle's server, so that Ctrl-C and `kill` reach it, and it drains."""
+    command, environment = _model_command(stack, arguments)
+    # a row's trees take less than threads that wait for each other
+    environment["OMP_NUM_THREADS"] = "1"
+    os.chdir(stack.code)
+    os.execve(command[0], command, environment)  # noqa: S606  our own command, no shell
+
+
+def _model_command(stack: Stack, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     outputs = stack.outputs()
     environment = stack.environment() | {
         "PREFECT_API_URL": outputs.prefect_api_url,
         "MLFLOW_TRACKING_URI": outputs.tracking_uri,
         "TRAINYARD_ARTIFACT_STORE": outputs.artifact_store,
     }
-    command = [sys.executable, "-m", "flows.lifecycle", *arguments]
-    return subprocess.run(command, env=environment, cwd=stack.code, check=False).returncode  # noqa: S603
+    return [sys.executable, "-m", "flows.lifecycle", *arguments], environment
 
 
 def backfill(stack: Stack, request: Backfill) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from flows.taxi.synthetic import synthetic_month
 from tests.conftest import ROOT
-from tests.e2e.laptop.clones import Clone
+from tests.e2e.laptop.clones import Clone, interrupt, read_until
 
 pytestmark = pytest.mark.server
 
@@ -67,15 +67,17 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
         clone.end()
 
 
+def without_make(clone: Clone) -> dict[str, str]:
+    """The clone's environment, without what a `make test` around this has put there."""
+    return {k: v for k, v in clone.environment.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
+
+
 def typed(clone: Clone, script: str) -> str:
     """What a shell in the clone prints; it must succeed."""
-    environment = {
-        k: v for k, v in clone.environment.items() if k not in ("MAKEFLAGS", "MAKELEVEL")
-    }
     result = subprocess.run(
         ["sh", "-ec", script],
         cwd=clone.folder,
-        env=environment,
+        env=without_make(clone),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -147,7 +149,30 @@ trips = pandas.read_parquet({str(tmp_path / "green_tripdata_2023-02.parquet")!r}
         # the front door follows its link to this repository's environment, and so to its stack
         command = left.pop(0).replace(".venv/bin/trainyard", ".venv/bin/python -m trainyard")
         assert said in typed(newcomer, command)
+    assert left.pop(0) == "make serve MODEL=taxi-trip-duration"
+    asked_over_http(newcomer)
     assert left == []
+
+
+def asked_over_http(clone: Clone) -> None:
+    """Serve the champion on a free port, type the request that is shown, and press Ctrl-C."""
+    with subprocess.Popen(
+        ["make", "serve", "MODEL=taxi-trip-duration", "PORT=0"],
+        cwd=clone.folder,
+        env=without_make(clone),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            request = read_until(process, "curl ").splitlines()[-1]
+            read_until(process, " answers from now on")
+            assert '"predictions": [' in typed(clone, request)
+            _, rest = interrupt(process)
+        finally:
+            process.kill()
+    assert "stopped" in rest
 
 
 def test_the_flow_in_ten_lines_runs(newcomer: Clone) -> None:

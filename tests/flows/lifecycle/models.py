@@ -12,6 +12,7 @@ import polars as pl
 import skops.io
 import yaml
 from mlflow import MlflowClient
+from pydantic import Field
 from sklearn.linear_model import LinearRegression
 
 from flows.lifecycle.batch import Batch
@@ -20,7 +21,7 @@ from flows.lifecycle.gate import Verdict, decide
 from flows.lifecycle.holdout import SeenData, keep_holdout
 from flows.lifecycle.reference import keep_reference
 from flows.lifecycle.registry import Lineage, aliases, register
-from flows.lifecycle.spec import Limit, Metric, ModelSpec, Monitoring, Values, distance
+from flows.lifecycle.spec import Limit, Metric, ModelSpec, Monitoring, ServedRow, Values, distance
 
 REFERENCE_ROWS = 4000
 PLACE = "flows.wine.spec:TESTED"
@@ -38,6 +39,18 @@ def mae(true: Values, predicted: Values) -> float:
 
 def closeness(true: Values, predicted: Values) -> float:
     return -mae(true, predicted)
+
+
+def answer_known(model: Any, given: Any) -> Values:
+    """As a model that answers NaN where it has no answer."""
+    x = np.asarray(given, dtype=float).reshape(-1)
+    return np.where(np.isnan(x), np.nan, model.predict(np.nan_to_num(x).reshape(-1, 1)))
+
+
+class Thing(ServedRow):
+    """What a served model is asked about."""
+
+    x: float | None = Field(le=1000, examples=[1.5])
 
 
 MAE = Metric("mae", "g", higher_is_better=False, score=mae)
@@ -61,6 +74,7 @@ SPEC = ModelSpec(
         volume=Limit(2, "as many things come each month"),
         error=Limit(0.2, "noise is 1 g"),
     ),
+    served=Thing,
 )
 
 

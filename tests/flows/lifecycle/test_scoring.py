@@ -15,7 +15,7 @@ from flows.lifecycle.registry import RegistryError
 from flows.lifecycle.scoring import NO_ANSWER, Scored, ScoringError, score_month
 from flows.platform.artifact_store import artifact_path, read_parquet
 from flows.platform.run_info import ROOT
-from tests.flows.lifecycle.models import Pipeline
+from tests.flows.lifecycle.models import Pipeline, answer_known
 
 MONTH = "2026-05"
 
@@ -55,14 +55,7 @@ def scored(pipeline: Pipeline, *batches: Batch, sha256: str = "a") -> Scored:
 
 @pytest.fixture(autouse=True)
 def answers_what_it_knows(pipeline: Pipeline) -> None:
-    """As a model that answers NaN where it has no answer."""
-
-    def answer(model: object, given: object) -> object:
-        x = np.asarray(given, dtype=float).reshape(-1)
-        return np.where(np.isnan(x), np.nan, model.predict(np.nan_to_num(x).reshape(-1, 1)))  # type: ignore[attr-defined]
-
-    object.__setattr__(pipeline.spec, "answer", answer)
-    object.__setattr__(pipeline.spec, "model_input", lambda rows: rows.select("x").to_numpy())
+    object.__setattr__(pipeline.spec, "answer", answer_known)
 
 
 def test_every_row_is_scored_or_quarantined_by_a_rule(pipeline: Pipeline) -> None:

@@ -1,0 +1,82 @@
+"""`trainyard model serve`: the process that serves a registered model on a port of loopback."""
+
+import json
+import logging
+import os
+import socket
+import sys
+
+import uvicorn
+from mlflow import MlflowClient
+
+from flows.lifecycle.registry import RegistryError, spec_of
+from flows.lifecycle.serving import create_app
+from flows.lifecycle.serving_metrics import Metrics
+from flows.lifecycle.serving_models import Watch
+from flows.lifecycle.serving_rows import Limits, RowReader
+from flows.lifecycle.spec import SpecError
+
+HOST = "127.0.0.1"
+DRAIN = 8
+"""Seconds for requests under way once it is to stop; `make down` kills after 10."""
+
+
+class PortTakenError(RuntimeError):
+    """Somebody else listens on the port."""
+
+
+def serve(client: MlflowClient, name: str, alias: str, port: int) -> None:
+    """Serve the version that an alias names, until SIGTERM or Ctrl-C.
+
+    Args:
+        port: of loopback; 0 takes a free one.
+
+    Raises:
+        RegistryError: there is no such model, or a version is asked for in place of an alias.
+        SpecError: the model's pipeline doesn't say what a row of it has.
+        PortTakenError: somebody else listens there.
+    """
+    spec, place = spec_of(client, name)
+    if alias.isdigit():
+        raise RegistryError(f"an alias is served, not a version: `trainyard model serve {name}`")
+    if spec.served is None:
+        raise SpecError(
+            f"{name} can't be served: {place} doesn't say what a row has; give its ModelSpec "
+            "`served`, as flows/taxi/spec.py does"
+        )
+    # else a look at an MLflow that is away would last for minutes, and longer than its absence
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("flows.lifecycle").setLevel(logging.INFO)
+    reader, metrics = RowReader(spec.served, Limits()), Metrics()
+    watch = Watch(client, spec, alias, reader.example_frame(), metrics)
+    with _listening(port) as listening:
+        address = f"http://{HOST}:{listening.getsockname()[1]}"
+        body = json.dumps({"rows": [reader.example]})
+        sys.stdout.write(
+            f"{name}@{alias} at {address}, its pages at {address}/docs; Ctrl-C ends it\n"
+            f"curl {address}/predict -H 'Content-Type: application/json' -d '{body}'\n"
+        )
+        sys.stdout.flush()
+        config = uvicorn.Config(
+            create_app(watch, reader, metrics),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN,
+        )
+        try:
+            uvicorn.Server(config).run(sockets=[listening])
+        except KeyboardInterrupt:  # raised again once requests have been answered
+            sys.stdout.write("stopped\n")
+
+
+def _listening(port: int) -> socket.socket:
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        fault = os.strerror(error.errno or 0)
+        raise PortTakenError(
+            f"port {port} can't be had ({fault}): `--port` takes another one"
+        ) from error

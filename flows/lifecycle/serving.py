@@ -1,0 +1,280 @@
+"""A registered model behind HTTP: the app, which knows neither the command line nor a server.
+
+Its predictions are the batch scorer's. A row that the model has no answer for is null, and named
+under `unanswered`; a row that can't be read refuses the request, because its sender can correct it.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from threading import Event, Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from flows.lifecycle.scoring import NO_ANSWER, answers
+from flows.lifecycle.serving_metrics import Metrics
+from flows.lifecycle.serving_models import Served, Watch
+from flows.lifecycle.serving_rows import JSON, TABLES, Limits, RequestError, RowReader
+from flows.lifecycle.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+FAILED = "this request failed here, which isn't its fault: the server's log says why"
+HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+class Unanswered(BaseModel):
+    """A row without an answer."""
+
+    row: int
+    """From 0."""
+    reason: str
+
+
+class Predictions(BaseModel):
+    """A prediction a row, in their order."""
+
+    model: str
+    version: str
+    predictions: list[Any]
+    """Null where there is none; an object of named answers where the model has several."""
+    unanswered: list[Unanswered]
+
+
+class Version(BaseModel):
+    """What answers, and what it was made from; null where nothing recorded it."""
+
+    model: str
+    alias: str
+    version: str
+    since: str
+    flow_run: str | None = None
+    flow_run_url: str | None = None
+    commit: str | None = None
+    image: str | None = None
+
+
+class Refusal(BaseModel):
+    """Why there is no answer."""
+
+    detail: str
+
+
+def create_app(watch: Watch, reader: RowReader, metrics: Metrics) -> FastAPI:
+    """Build the app; while it lives, it watches the alias."""
+    spec, limits = watch.spec, reader.limits
+    pool = ThreadPoolExecutor(os.cpu_count(), "predict")
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        stop = Event()
+        Thread(target=watch.follow, args=(stop,), daemon=True).start()
+        yield
+        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(title=spec.name, description=spec.about, lifespan=lifespan, version="1")
+    app.add_middleware(LocalOnly)
+    _answer_faults(app, metrics)
+    _describe(app, watch, metrics)
+    under_way = 0
+
+    @app.post("/predict", response_model=Predictions, **_documented(reader))
+    async def predict(request: Request) -> Response:
+        """Predict some rows."""
+        nonlocal under_way
+        served, start = _loaded(watch), time.perf_counter()
+        if under_way >= limits.at_once:
+            raise RequestError(503, "busy", f"{under_way} requests are under way: try again")
+        under_way += 1
+        try:
+            body = await _body(request, limits)
+            kind = request.headers.get("content-type", "")
+            work = asyncio.get_running_loop().run_in_executor(
+                pool, _answer, served, spec, reader, metrics, body, kind
+            )
+            async with asyncio.timeout(limits.seconds):
+                return Response(await work, media_type=JSON)
+        except TimeoutError:
+            raise RequestError(
+                503, "time", f"no answer within {limits.seconds:g} s: send fewer rows"
+            ) from None
+        finally:
+            under_way -= 1
+            metrics.seconds.observe(time.perf_counter() - start)
+
+    return app
+
+
+def _answer(
+    served: Served,
+    spec: ModelSpec,
+    reader: RowReader,
+    metrics: Metrics,
+    body: bytes,
+    content_type: str,
+) -> bytes:
+    rows = reader.read(body, content_type)
+    try:
+        named, known = answers(served.model, spec, rows)
+    except Exception:
+        logger.exception("%s version %s failed on a request's rows", spec.name, served.version)
+        raise RequestError(500, "model", FAILED) from None
+    single = len(spec.answers) == 1
+    values: list[Any] = named[spec.answers[0]].to_list() if single else named.to_dicts()
+    unanswered = (~known).arg_true().to_list()
+    for row in unanswered:
+        values[row] = None
+    metrics.rows.inc(len(values) - len(unanswered))
+    metrics.unanswered.inc(len(unanswered))
+    answer = {
+        "model": spec.name,
+        "version": served.version,
+        "predictions": values,
+        "unanswered": [{"row": row, "reason": NO_ANSWER} for row in unanswered],
+    }
+    return json.dumps(answer, allow_nan=False).encode()
+
+
+async def _body(request: Request, limits: Limits) -> bytes:
+    """Read a body, if it isn't too large or too slow."""
+    too_large = RequestError(413, "size", f"a request has {limits.bytes:,} bytes at most")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limits.bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > limits.bytes:
+                    raise too_large
+    except TimeoutError:
+        raise RequestError(
+            408, "time", f"the body didn't arrive within {limits.seconds:g} s"
+        ) from None
+    except ClientDisconnect:
+        raise RequestError(400, "disconnected", "the client went away") from None
+    return bytes(body)
+
+
+def _loaded(watch: Watch) -> Served:
+    if watch.current is None:
+        raise RequestError(
+            503,
+            "not ready",
+            f"no version of {watch.spec.name}@{watch.alias} is loaded yet: the server's log says "
+            "why, and it tries again by itself",
+        )
+    return watch.current
+
+
+def _describe(app: FastAPI, watch: Watch, metrics: Metrics) -> None:
+    """Add what says how the server is."""
+    unready: dict[int | str, dict[str, Any]] = {503: {"model": Refusal}}
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "ok"}
+
+    @app.get("/ready", responses=unready)
+    async def ready() -> dict[str, str]:
+        """Whether a model is loaded."""
+        return {"status": "ready", "version": _loaded(watch).version}
+
+    @app.get("/version", responses=unready)
+    async def version() -> Version:
+        """Which version answers, and what it was made from."""
+        served = _loaded(watch)
+        made = {"flow_run", "flow_run_url", "commit", "image"}
+        recorded = served.lineage.model_dump(include=made) if served.lineage else {}
+        return Version(
+            model=watch.spec.name,
+            alias=watch.alias,
+            version=served.version,
+            since=served.since.isoformat(timespec="seconds"),
+            **recorded,
+        )
+
+    @app.get("/metrics", response_class=Response)
+    async def page() -> Response:
+        """Prometheus' page."""
+        return Response(metrics.page(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+def _answer_faults(app: FastAPI, metrics: Metrics) -> None:
+    """Give every fault the same form, a sentence under `detail`."""
+
+    @app.exception_handler(RequestError)
+    async def refused(_: Request, error: RequestError) -> JSONResponse:
+        metrics.errors.labels(error.kind).inc()
+        headers = {"retry-after": "1"} if error.status == 503 else {}
+        return JSONResponse({"detail": error.detail}, error.status, headers)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(_: Request, error: HTTPException) -> JSONResponse:
+        metrics.errors.labels("address").inc()
+        return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        metrics.errors.labels("server").inc()
+        return JSONResponse({"detail": FAILED}, 500)
+
+
+def _documented(reader: RowReader) -> dict[str, Any]:
+    """What the OpenAPI page says of a request."""
+    schema = dict(reader.json_schema)
+    defined = schema.pop("$defs")
+    (row,) = defined.values()
+    schema["properties"]["rows"]["items"] = row
+    file = {"schema": {"type": "string", "format": "binary"}}
+    content = {JSON: {"schema": schema, "example": {"rows": [reader.example]}}}
+    return {
+        "openapi_extra": {
+            "requestBody": {"required": True, "content": content | dict.fromkeys(TABLES, file)}
+        },
+        "responses": {status: {"model": Refusal} for status in (400, 408, 413, 415, 422, 500, 503)},
+    }
+
+
+class LocalOnly:
+    """Answers what was sent to this machine by its own names, and no page of another origin.
+
+    A page elsewhere could have its name resolve to 127.0.0.1, and a browser would send it here.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = Request(scope).headers
+            origin = headers.get("origin")
+            asked = [f"//{headers.get('host', '')}", *([origin] if origin is not None else [])]
+            if not all(_is_local(address) for address in asked):
+                detail = "this server answers on localhost and 127.0.0.1 only, and its own pages"
+                await JSONResponse({"detail": detail}, 403)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+def _is_local(address: str) -> bool:
+    try:
+        return urlsplit(address).hostname in HOSTS
+    except ValueError:
+        return False

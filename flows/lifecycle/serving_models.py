@@ -1,0 +1,126 @@
+"""The version that a served alias names: watched, loaded beside the old one, then taken at once."""
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from threading import Event
+from typing import Any
+
+import polars as pl
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from flows.lifecycle.champion import load_version
+from flows.lifecycle.registry import LINEAGE_TAG, Lineage
+from flows.lifecycle.scoring import answers
+from flows.lifecycle.serving_metrics import Metrics
+from flows.lifecycle.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+EVERY = 2.0
+"""Seconds between two looks at the alias: a promotion is taken within 5."""
+AGAIN = 15.0
+"""Seconds until a version that was refused is tried again: its files may have been away."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A loaded version. A request takes it once, and answers with it whatever comes meanwhile."""
+
+    model: Any
+    version: str
+    lineage: Lineage | None
+    """None where nothing recorded it."""
+    since: datetime
+
+
+class Watch:
+    """Keeps `current` the version that has the alias; where that isn't to be had, the last one.
+
+    Args:
+        alias: whose version is served.
+        example: rows that a version has to answer before it is taken.
+        every: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        spec: ModelSpec,
+        alias: str,
+        example: pl.DataFrame,
+        metrics: Metrics,
+        every: float = EVERY,
+    ) -> None:
+        self.alias, self.spec = alias, spec
+        self.current: Served | None = None
+        self._client, self._example, self._metrics, self._every = client, example, metrics, every
+        self._confirmed = time.monotonic()
+        self._refused: tuple[str, float] = ("", 0.0)
+        self._trouble = ""
+        metrics.lag.set_function(lambda: time.monotonic() - self._confirmed)
+
+    def follow(self, stop: Event) -> None:
+        """Look until `stop` is set."""
+        self.look()
+        while not stop.wait(self._every):
+            self.look()
+
+    def look(self) -> None:
+        """Take the alias' version, if it is another one and can be taken; never raises."""
+        try:
+            version = self._client.get_model_version_by_alias(self.spec.name, self.alias)
+        except Exception as error:  # whatever it is, the version that is there goes on answering
+            self._warn("away", f"MLflow gives no version of {self._name}: {_line(error)}")
+            return
+        number = str(version.version)
+        if self.current and self.current.version == number:
+            self._confirmed, self._trouble = time.monotonic(), ""
+            return
+        refused, when = self._refused
+        if refused == number and time.monotonic() - when < AGAIN:
+            return
+        try:
+            self._take(version)
+        except Exception as error:
+            self._refused = (number, time.monotonic())
+            self._metrics.refused.inc()
+            self._warn(f"refused {number}", f"{self._name} is not taken: {_line(error)}")
+
+    def _take(self, version: ModelVersion) -> None:
+        model = load_version(self._client, version, self.spec.trusted_types)
+        use_one_thread(model)
+        answers(model, self.spec, self._example)  # one that can't answer now never does
+        recorded = version.tags.get(LINEAGE_TAG)
+        lineage = Lineage.model_validate_json(recorded) if recorded else None
+        number = str(version.version)
+        self.current = Served(model, number, lineage, datetime.now(UTC))  # one write: the swap
+        self._confirmed, self._trouble = time.monotonic(), ""
+        self._metrics.version.set(int(number))
+        logger.info("%s version %s answers from now on", self.spec.name, number)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.spec.name}@{self.alias}"
+
+    def _warn(self, trouble: str, message: str) -> None:
+        """Log it once, and again after another trouble or none."""
+        if trouble != self._trouble:
+            stays = f"version {self.current.version} stays" if self.current else "nothing is served"
+            logger.warning("%s; %s", message, stays)
+        self._trouble = trouble
+
+
+def use_one_thread(model: Any) -> None:
+    """Let all parts of a scikit-learn model compute in the thread that asks.
+
+    For a row, threads that wait for each other cost ten times what the row does.
+    """
+    names = [name for name in model.get_params() if name.split("__")[-1] == "n_jobs"]
+    model.set_params(**dict.fromkeys(names, 1))
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
