@@ -62,7 +62,7 @@ class Listening:
     def months(self, last: str) -> list[str]:
         """The months that runs have been started for, once the event of the last one is there."""
         drift(last)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180  # a busy machine's server takes its time
         while last not in (months := [run.parameters["train_month"] for run in self.runs()]):
             assert time.monotonic() < end, f"no run of {last}; there are {months}"
             time.sleep(0.3)
