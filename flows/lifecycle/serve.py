@@ -56,7 +56,7 @@ def serve(client: MlflowClient, name: str, alias: str, port: int) -> None:
         body = json.dumps({"rows": [reader.example]})
         sys.stdout.write(
             f"{name}@{alias} at {address}, its pages at {address}/docs; Ctrl-C ends it\n"
-            f"curl {address}/predict -H 'Content-Type: application/json' -d '{body}'\n"
+            f"curl --noproxy '*' {address}/predict -H 'Content-Type: application/json' -d '{body}'\n"
         )
         sys.stdout.flush()
         config = uvicorn.Config(

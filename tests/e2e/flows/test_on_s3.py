@@ -175,7 +175,8 @@ def test_the_whole_pipeline_runs_on_s3(
     runs = [r for r in here.runs_of(done) if "rmse_valid" in r.data.metrics]
     assert len(runs) == 3
     workspace = f"store/runs/{done.id}"
-    holdout = recorded_lineage(here.client, SPEC, "1").holdout
+    lineage = recorded_lineage(here.client, SPEC, "1")
+    assert lineage.reference
     assert sorted(key for key in keys(s3) if not key.startswith("raw/")) == sorted(
         [
             *(
@@ -187,7 +188,8 @@ def test_the_whole_pipeline_runs_on_s3(
             f"{workspace}/search/2023-02.parquet",
             *(f"{workspace}/models/{r.info.run_id}.skops" for r in runs),
             "store/benchmarks/taxi-trip-duration/000001.parquet",
-            f"store/holdouts/taxi-trip-duration/{holdout.sha256}.parquet",
+            f"store/holdouts/taxi-trip-duration/{lineage.holdout.sha256}.parquet",
+            f"store/references/taxi-trip-duration/{lineage.reference.sha256}.parquet",
         ]
     )
     assert not Path(here.folder, "store").exists()

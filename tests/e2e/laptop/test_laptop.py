@@ -41,7 +41,9 @@ def taxi_train(
     data: str,
     train_month: str | None = None,
     valid_month: str | None = None,
+    one_month: bool = False,
     num_trials: int = 1,
+    max_rmse_valid: float = 1,
     max_inference_time: float = 1,
 ) -> None:
     begin()
