@@ -54,9 +54,10 @@ def serve(client: MlflowClient, name: str, alias: str, port: int) -> None:
     with _listening(port) as listening:
         address = f"http://{HOST}:{listening.getsockname()[1]}"
         body = json.dumps({"rows": [reader.example]})
+        headers = "-H 'Content-Type: application/json'"
         sys.stdout.write(
             f"{name}@{alias} at {address}, its pages at {address}/docs; Ctrl-C ends it\n"
-            f"curl --noproxy '*' {address}/predict -H 'Content-Type: application/json' -d '{body}'\n"
+            f"curl --noproxy '*' {address}/predict {headers} -d '{body}'\n"
         )
         sys.stdout.flush()
         config = uvicorn.Config(
