@@ -88,8 +88,7 @@ def _values(column: pl.Series) -> pl.Series:
     """What is there: numbers as they are, other things as text."""
     if not column.dtype.is_numeric():
         return column.drop_nulls().cast(pl.String)
-    # -0 is 0, as text too
-    # the replaced 0 is -0, which isn't the same text
+    # `replace` takes -0 for 0, too: as text they would be two values
     return column.cast(pl.Float64).fill_nan(None).drop_nulls().replace(0, 0)
 
 

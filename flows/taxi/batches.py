@@ -9,7 +9,7 @@ import polars.selectors as cs
 
 from flows.lifecycle.batch import Batch
 from flows.platform.contract import ContractError
-from flows.taxi.contract import NEEDED, conform
+from flows.taxi.contract import NEEDED, NOT_PARQUET, conform
 from flows.taxi.features import TRIP_COLUMNS
 
 logger = logging.getLogger(__name__)
@@ -17,7 +17,6 @@ logger = logging.getLogger(__name__)
 ROWS = 100_000
 WATCHED = {"fare_amount": pl.Float64()}
 """Columns that the model doesn't take and monitoring looks at, where a file has such numbers."""
-_NOT_PARQUET = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def batches(path: Path, file: str) -> Iterator[Batch]:
@@ -42,7 +41,7 @@ def batches(path: Path, file: str) -> Iterator[Batch]:
             rule = pl.col("unreadable") + " unreadable"
             bad = rows.filter(~readable).select("row", rule=rule)
             yield Batch(rows.filter(readable).drop("unreadable"), raw.join(bad, on="row"))
-    except _NOT_PARQUET as error:
+    except NOT_PARQUET as error:
         fault = str(error).splitlines()[0]
         raise ContractError(
             f"{file}: not a whole Parquet file ({fault}); fetch it again"
@@ -63,7 +62,7 @@ def _readable(scan: pl.LazyFrame, name: str) -> bool:
         column.select(pl.col(name).cast(WATCHED[name], strict=False).sum()).collect(
             engine="streaming"
         )
-    except _NOT_PARQUET as error:
+    except NOT_PARQUET as error:
         fault = str(error).splitlines()[0]
         logger.warning("column %s can't be read, and isn't needed: %s", name, fault)
         return False

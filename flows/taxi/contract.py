@@ -90,7 +90,7 @@ def read_month(path: UPath) -> pl.DataFrame:
         flat = [name for name, dtype in schema.items() if not dtype.is_nested()]
         try:
             return read_parquet(path, flat)
-        except _NOT_PARQUET:
+        except NOT_PARQUET:
             return _readable(path, flat)
     except ArtifactStoreError as error:
         if isinstance(error.__cause__, FileNotFoundError | PermissionError):
@@ -99,7 +99,7 @@ def read_month(path: UPath) -> pl.DataFrame:
     except pl.exceptions.DuplicateError as error:
         fault = str(error).splitlines()[0]
         raise ContractError(f"{path}: {fault}; keep one of them") from error
-    except _NOT_PARQUET as error:
+    except NOT_PARQUET as error:
         fault = str(error).splitlines()[0]
         raise ContractError(
             f"{path}: not a whole Parquet file ({fault}); fetch it again"
@@ -107,7 +107,7 @@ def read_month(path: UPath) -> pl.DataFrame:
 
 
 # on some broken files polars panics, which is no PolarsError
-_NOT_PARQUET = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+NOT_PARQUET = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def _readable(path: UPath, columns: Sequence[str]) -> pl.DataFrame:
@@ -116,7 +116,7 @@ def _readable(path: UPath, columns: Sequence[str]) -> pl.DataFrame:
     for name in columns:
         try:
             frames.append(read_parquet(path, [name]))
-        except _NOT_PARQUET as error:
+        except NOT_PARQUET as error:
             if name in NEEDED:
                 raise
             logger.warning("%s: column %s can't be read, and isn't needed: %s", path, name, error)
