@@ -2,11 +2,15 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import Completed
 from rich.console import Console
 
 from flows.taxi.preprocess import preprocess
@@ -14,7 +18,7 @@ from trainyard.rehearsal import drill_runner
 from trainyard.rehearsal.drill_runner import REPORT, Result, chosen, run_waves, written
 from trainyard.rehearsal.drills import DRILLS, PREPARATION, THIRDS, WAVES
 from trainyard.rehearsal.emulator_session import RehearsalError
-from trainyard.rehearsal.scene import Drill, Scene
+from trainyard.rehearsal.scene import Drill, Scene, done_twice
 from trainyard.tools.errors import StackError
 
 DRILL = Drill("flow-killed", "Flow killed", lambda _: "")
@@ -52,6 +56,33 @@ def test_drills_that_did_not_run_keep_their_rows_and_those_that_are_gone_lose_th
         "| Flow killed (`flow-killed`) | a \\| b | 61 | 2026-11-28, 1a2b3c4d5e6f |",
         "| Worker killed (`worker-killed`) | as it was | 70 | 2026-11-01, 0a0a0a0a0a0a |",
     ]
+
+
+def test_only_the_last_thing_of_a_broken_attempt_may_be_done_again() -> None:
+    run, noon = uuid4(), datetime(2026, 11, 30, 12, tzinfo=UTC)
+
+    def task(name: str, attempt: int, second: int, of: UUID = run) -> TaskRun:
+        state = Completed(name="Completed")
+        return TaskRun(
+            name=name,
+            flow_run_id=of,
+            task_key=name,
+            dynamic_key=f"{name}-{attempt}",
+            flow_run_run_count=attempt,
+            start_time=noon + timedelta(seconds=second),
+            end_time=noon + timedelta(seconds=second + 1),
+            state=state,
+            state_name=state.name,
+        )
+
+    first = [task("train", 1, 0), task("register", 1, 1), task("benchmark", 1, 2)]
+    assert done_twice([*first, task("benchmark", 2, 60), task("promote", 2, 61)], run) == set()
+    assert done_twice([*first, task("register", 2, 60)], run) == {"register"}
+    again = task("benchmark", 2, 60)
+    assert done_twice([*first, again, task("benchmark", 2, 62)], run) == {"benchmark"}
+    subflow = uuid4()
+    twice = [task("check", 1, 3, subflow), task("check", 1, 60, uuid4())]
+    assert done_twice([*first, *twice, again], run) == {"check"}
 
 
 def test_the_report_has_the_place_for_the_table() -> None:
