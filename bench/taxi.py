@@ -4,16 +4,12 @@ Times are without Prefect and MLflow on both sides, after a warm-up on a few row
 imports nor first calls count. Errors are on the rows that the tutorial validates on.
 """
 
-import importlib
-import multiprocessing
 import os
-import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -26,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
-from bench import tutorial
+from bench import serving, tutorial
+from bench.flow_process import in_own_process
 from flows.taxi import contract, models
 from flows.taxi.features import TripFeatures
 from flows.taxi.search import BOOST_ROUNDS, EARLY_STOPPING_ROUNDS, FIXED_PARAMS, search
@@ -142,28 +139,6 @@ def run_search(months: Months, trials: int) -> tuple[float, float]:
     return seconds, models.rmse(models.boosted_pipeline(data.features, best), data.valid.course)
 
 
-def peak_memory(data: str, names: tuple[str, str], folder: Path) -> float:
-    """Megabytes that the whole flow takes at most, with a Prefect and an MLflow made for it.
-
-    For a process of its own: a process has one peak, and Prefect reads its settings once.
-    """
-    os.environ.pop("PREFECT_API_URL", None)
-    os.environ |= {
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        "TRAINYARD_ARTIFACT_STORE": str(folder / "artifacts"),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-    }
-    with Path(os.devnull).open("w") as nowhere:  # their logs; an error comes back as an exception
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        os.dup2(nowhere.fileno(), sys.stderr.fileno())
-    flow = importlib.import_module("flows.taxi.train").taxi_train
-    # limits that any model satisfies: the memory is to be measured, not the model
-    flow(data, *names, num_trials=TRIALS, max_rmse_valid=1e3, max_inference_time=1, seed=SEED)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes there, kB elsewhere
-
-
 def median_of(results: list[OurResult]) -> OurResult:
     """The median of each figure."""
     return OurResult(
@@ -217,7 +192,13 @@ app = App(
 
 
 @app.default
-def main(*, data: str = "synthetic", train: str = "2023-01", valid: str = "2023-02") -> None:
+def main(
+    *,
+    data: str = "synthetic",
+    train: str = "2023-01",
+    valid: str = "2023-02",
+    serve: bool = False,
+) -> None:
     """Compare the taxi pipeline with the tutorial's own method, on the same files.
 
     Parameters
@@ -228,9 +209,14 @@ def main(*, data: str = "synthetic", train: str = "2023-01", valid: str = "2023-
         The month to train on, as YYYY-MM.
     valid
         The month to validate on, as YYYY-MM.
+    serve
+        Compare how the trained model is served with `mlflow models serve` instead.
     """
     names = (train, valid)
     console = Console()
+    if serve:
+        serving.main(data, names, console)
+        return
     with tempfile.TemporaryDirectory() as folder, console.status("reading") as status:
         try:
             months, few = _months(data, names, Path(folder))
@@ -238,8 +224,7 @@ def main(*, data: str = "synthetic", train: str = "2023-01", valid: str = "2023-
             raise StackError(str(error)) from error
         # First: a new process inherits its parent's peak, and the tutorial's is high.
         status.update("the whole flow, for its memory")
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            memory = pool.submit(peak_memory, data, names, Path(folder)).result()
+        memory = in_own_process(data, names, Path(folder), trials=TRIALS, seed=SEED)
         status.update("warming up")
         tutorial.run(*few.paths)
         run(few)
