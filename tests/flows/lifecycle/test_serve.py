@@ -1,5 +1,6 @@
 """The serving process: what it says, promotions under load, and how it ends."""
 
+import asyncio
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from sklearn.dummy import DummyClassifier
 
 from flows.lifecycle.champion import CHAMPION
 from flows.lifecycle.registry import promote, register
-from flows.lifecycle.serve import PortTakenError, serve
+from flows.lifecycle.serve import PortTakenError, _listening, serve
 from flows.lifecycle.spec import SpecError
 from flows.wine.spec import PLACE, SPEC
 from tests.conftest import ROOT, free_port
@@ -174,3 +175,24 @@ def test_a_port_that_is_taken_and_a_model_without_rows_are_told(
     monkeypatch.setitem(SPEC.__dict__, "served", None)
     with pytest.raises(SpecError, match=r"flows\.wine\.spec:SPEC doesn't say what a row has"):
         serve(wine.client, SPEC.name, CHAMPION, 0)
+
+
+def test_an_answer_leaves_at_once() -> None:
+    """Nagle's algorithm holds the second part of an answer back until the first is acknowledged."""
+
+    async def accepted() -> int:
+        found: asyncio.Queue[int] = asyncio.Queue()
+
+        async def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            await found.put(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listening = _listening(0)
+        async with await asyncio.start_server(take, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            answer = await found.get()
+            writer.close()
+        return answer
+
+    assert asyncio.run(accepted())

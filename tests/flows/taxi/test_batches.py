@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pytest
 
@@ -17,8 +16,8 @@ from flows.taxi.synthetic import synthetic_month
 class Answers:
     """A model that needs the time of pick-up."""
 
-    def predict(self, trips: pd.DataFrame) -> Any:
-        return np.where(trips["lpep_pickup_datetime"].isna(), np.nan, 1.0)
+    def predict(self, trips: pl.DataFrame) -> Any:
+        return np.where(trips["lpep_pickup_datetime"].is_null(), np.nan, 1.0)
 
 
 @pytest.mark.parametrize("kind", [pl.Categorical(), pl.Enum(["12", "?"]), pl.String()], ids=str)
