@@ -60,7 +60,7 @@ def scoring_killed(scene: Scene) -> str:
     folder = f"flows/scores/{MODEL}/month={month}/"
     run = _amid(scene, SCORE, "score-", month=month)
     with scene.paused(CONTAINER):  # nothing of the month can be written
-        killed = scene.kill(scene.container(scene.task_arn(run)))
+        killed = scene.kill(scene.rehearsal.container(scene.task_arn(run)))
     again = seconds(killed, scene.wait_for_state(run, "Running", times=2), 120)
     scene.completed(run)
     files = {key.removeprefix(folder) for key in scene.rehearsal.keys(folder)}

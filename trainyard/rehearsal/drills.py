@@ -31,7 +31,7 @@ WINE = "wine-cultivar"
 def flow_killed(scene: Scene) -> str:
     """Flow container killed (SIGKILL) in mid-training."""
     run = scene.start_and_search()
-    killed = scene.kill(scene.container(scene.task_arn(run)))
+    killed = scene.kill(scene.rehearsal.container(scene.task_arn(run)))
     crashed = seconds(killed, scene.wait_for_state(run, "Crashed"), 5)
     again = seconds(killed, scene.wait_for_state(run, "Running", times=2), 60)
     scene.harm_done.set()  # others would only have made it slower
@@ -196,7 +196,10 @@ def prefect_replaced(scene: Scene) -> str:
         run = scene.start_and_search()
         starting = replace(scene, deployment=one).start()
         scene.rehearsal.wait_for(scene.client, starting, lambda run: bool(run.infrastructure_pid))
-        with scene.paused(scene.container(scene.task_arn(starting))), scene.without("prefect"):
+        with (
+            scene.paused(scene.rehearsal.container(scene.task_arn(starting))),
+            scene.without("prefect"),
+        ):
             time.sleep(OUTAGE)
         with scene.rehearsal.prefect() as client:
             scene = replace(scene, client=client)
@@ -236,7 +239,7 @@ def observer_deaf(scene: Scene) -> str:
     events.disable_rule(Name=rule)
     try:
         run = scene.start_and_search()
-        killed = scene.kill(scene.container(scene.task_arn(run)))
+        killed = scene.kill(scene.rehearsal.container(scene.task_arn(run)))
         scene.harm_done.set()
         crashed = scene.wait_for_state(run, "Crashed", minutes=4)
     finally:
@@ -270,7 +273,7 @@ def promotion_killed(scene: Scene) -> str:
     with scene.row_held(f"registered_model_aliases WHERE alias='champion' AND name='{WINE}'"):
         better = run()
         rehearsal.wait_for(scene.client, better, lambda _: aliases().get("previous") == worse)
-        killed = scene.kill(scene.container(scene.task_arn(better)))
+        killed = scene.kill(scene.rehearsal.container(scene.task_arn(better)))
     if (held := aliases()["champion"]) != worse:
         raise RehearsalError(f"version {held} is champion, and the run that would make it died")
     again = seconds(killed, scene.wait_for_state(better, "Running", times=2), 120)

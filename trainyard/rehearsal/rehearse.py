@@ -34,6 +34,7 @@ from trainyard.rehearsal.drift import (
     triggered,
 )
 from trainyard.rehearsal.emulator_session import RehearsalError, missing, wait_until
+from trainyard.rehearsal.served import serve_meanwhile
 from trainyard.rehearsal.stack import DEPLOYMENT, MODEL, PARAMETERS, Mode, Rehearsal, pool_of
 from trainyard.rehearsal.target import rehearsal as session_of_this_clone
 from trainyard.tools.errors import StackError
@@ -199,7 +200,11 @@ def rehearse(rehearsal: Rehearsal, console: Console, *, keep: bool = False) -> N
     step(console, "make up, again", lambda: check_unchanged(rehearsal))
     step(console, "what runs", lambda: check_services(rehearsal))
     step(console, "a training run", lambda: train(rehearsal))
-    step(console, "a run that is no better", lambda: keep_the_better(rehearsal))
+    step(
+        console,
+        "a run that is no better",
+        lambda: serve_meanwhile(rehearsal, lambda: keep_the_better(rehearsal)),
+    )
     step(console, "a month that drifts", lambda: train_after_drift(rehearsal))
     step(console, "rights", lambda: check_rights(rehearsal))
     if not keep:

@@ -142,22 +142,12 @@ class Scene:
         return f"model version {mine['version']}, registered and judged"
 
     # --- machines ---------------------------------------------------------------------------------
-    def container(self, task_arn: str) -> str:
-        """The container of a task, which ECS may be about to start."""
-        label = f"label=com.amazonaws.ecs.task-arn={task_arn}"
-
-        def only() -> str | None:
-            found = docker("ps", "-q", "-f", label).stdout.split()
-            return found[0] if len(found) == 1 else None
-
-        return wait_until(only, 10, lambda: f"not one container runs for {task_arn}")
-
     def task_arn(self, run: FlowRun) -> str:
         seen = self.client.read_flow_run(run.id)
         return str(seen.infrastructure_pid).split("::")[-1]
 
     def service(self, name: str) -> str:
-        return self.container(self.rehearsal.task(name)["taskArn"])
+        return self.rehearsal.container(self.rehearsal.task(name)["taskArn"])
 
     def kill(self, container: str) -> datetime:
         """Kill a container; gives the moment."""

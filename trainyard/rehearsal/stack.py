@@ -29,6 +29,7 @@ from trainyard.contract.outputs import EcsWorkPool, StackOutputs
 from trainyard.laptop.processes import end
 from trainyard.rehearsal import fake_prefect_cloud as cloud
 from trainyard.rehearsal.emulator_session import RehearsalError, Session, boto, wait_until
+from trainyard.tools.docker import docker
 
 Mode = Literal["self-hosted", "cloud"]
 # Who runs Prefect -> the stack's settings.
@@ -123,24 +124,38 @@ class Rehearsal:
         """Of them, what `register` and `prefect deploy` read."""
         return StackOutputs.model_validate(self.made["trainyard"])
 
-    def task(self, service: str) -> dict[str, Any]:
+    def tasks(self, service: str) -> list[dict[str, Any]]:
         ecs, cluster = self.aws("ecs"), pool_of(self.outputs).cluster_arn
         name = self.made["services"][service]
         tasks = ecs.list_tasks(cluster=cluster, serviceName=name)["taskArns"]
         if not tasks:
             raise RehearsalError(f"no task of {service} runs")
-        described = ecs.describe_tasks(cluster=cluster, tasks=tasks)["tasks"]
+        return [*ecs.describe_tasks(cluster=cluster, tasks=tasks)["tasks"]]
+
+    def task(self, service: str) -> dict[str, Any]:
         # While one takes another's place, both are listed.
-        found: dict[str, Any] = max(
-            described, key=lambda each: (each.get("healthStatus") == "HEALTHY", each["createdAt"])
+        return max(
+            self.tasks(service),
+            key=lambda each: (each.get("healthStatus") == "HEALTHY", each["createdAt"]),
         )
-        return found
 
     def address(self, service: str) -> str:
-        """A service's address: its name in Cloud Map resolves in containers only, as on AWS."""
-        attachment = self.task(service)["attachments"][0]
-        details = {d["name"]: d["value"] for d in attachment["details"]}
+        return self.address_of(self.task(service))
+
+    def address_of(self, task: dict[str, Any]) -> str:
+        """A task's address: names in Cloud Map resolve in containers only, as on AWS."""
+        details = {each["name"]: each["value"] for each in task["attachments"][0]["details"]}
         return str(details["privateIPv4Address"])
+
+    def container(self, task_arn: str) -> str:
+        """The container of a task, which ECS may be about to start."""
+        label = f"label=com.amazonaws.ecs.task-arn={task_arn}"
+
+        def only() -> str | None:
+            found = docker("ps", "-q", "-f", label).stdout.split()
+            return found[0] if len(found) == 1 else None
+
+        return wait_until(only, 10, lambda: f"not one container runs for {task_arn}")
 
     def secret(self, value_from: str) -> str:
         """A secret as ECS reads it: `<arn>` or `<arn>:<field>:...`."""
