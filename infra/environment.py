@@ -9,9 +9,11 @@ import pulumi_aws as aws
 from pulumi import Input, Output, ResourceOptions
 
 from infra import parts as make
+from infra.components.database import Database
 from infra.components.network import open_port
 from infra.components.prefect_server import PORT as PREFECT_PORT
 from infra.components.tracking_server import PORT as MLFLOW_PORT
+from infra.serving import label_of, load_balancer, model_servers
 from infra.settings import Settings
 from infra.site import (
     AwsContext,
@@ -50,6 +52,7 @@ def environment(
     runs_args = make.runs_args(site, store, run_secrets)
     flow_runs = make.runs(site, runs_args)
     observer = make.event_observer(site, cluster)
+    balancer = load_balancer(site)
     parts = Parts(
         placement=site.placement,
         store=store,
@@ -67,20 +70,20 @@ def environment(
         deployer=make.flow_deployer(site, api),
         models=make.models_task(site, api, tracking_uri, store, runs_args, run_environment),
         tunnel=make.ui_tunnel(site),
+        load_balancer=balancer,
+        model_servers=model_servers(site, cluster, tracking, store, balancer),
     )
     open_ports(site, parts)
     if database and flows_database:
-        for who, part in (("flows", flow_runs), ("models", parts.models)):
-            name = site.names(f"{who}-flows-database")
-            database.let_in(name, part.security_group_id, opts)
+        open_flows_database(site, database, parts)
     make.watch(site, cluster, database, flow_runs, observer, parts.services)
-    outputs = stack_outputs(settings, site.location, parts)
-    keep_parameters(site, outputs)
+    keep_parameters(site, outputs := stack_outputs(settings, site.location, parts))
     held = held_back(site, parts, context.noted)
     return {
         "trainyard": outputs,
         "services": Output.all(**{name: s.service_name for name, s in parts.services.items()}),
         "tasks": one_off_tasks(parts),
+        **served_at(parts),
         "servers": asdict(servers_of(settings)),
         "flow_image": settings.flow_image,
         "held_back": held,
@@ -91,8 +94,23 @@ def environment(
 def held_back(site: Site, parts: Parts, noted: Mapping[str, object]) -> list[str]:
     """What waits for `make up`: to be migrated, to be registered, or to be forgotten."""
     made = [*parts.services, *(["flows"] if parts.flows_database else [])]
-    held = [label for label in made if not getattr(site.may_run, label)]
+    held = [label for label in made if not getattr(site.may_run, label, True)]
+    held += [label_of(model) for model in site.settings.serve if not site.models_may_run]
     return held + [each for each in gone(noted, servers_of(site.settings)) if each not in held]
+
+
+def served_at(parts: Parts) -> dict[str, Input[object]]:
+    """Where models are served, for those who ask them and for the owner's DNS."""
+    urls: dict[str, Input[object]] = {model: s.url for model, s in parts.model_servers.items()}
+    balancer = {"load_balancer": parts.load_balancer.dns_name} if parts.load_balancer else {}
+    return {**({"served": Output.all(**urls)} if urls else {}), **balancer}
+
+
+def open_flows_database(site: Site, database: Database, parts: Parts) -> None:
+    """Let flow runs, and the task of `trainyard model`, reach their own database."""
+    for who, part in (("flows", parts.flow_runs), ("models", parts.models)):
+        name = site.names(f"{who}-flows-database")
+        database.let_in(name, part.security_group_id, site.opts)
 
 
 def open_ports(site: Site, parts: Parts) -> None:
@@ -104,11 +122,15 @@ def open_ports(site: Site, parts: Parts) -> None:
         "models": parts.models.security_group_id,
         "tunnel": parts.tunnel.security_group_id,
     }
+    served = {
+        label_of(model): server.service.security_group_id
+        for model, server in parts.model_servers.items()
+    }
     servers = (("prefect", "Prefect", PREFECT_PORT), ("mlflow", "MLflow", MLFLOW_PORT))
     for part, what, port in servers:
         if part not in parts.services:
             continue
-        for who, group in callers.items():
+        for who, group in {**callers, **(served if part == "mlflow" else {})}.items():
             if (who, part) == ("worker", "mlflow"):
                 continue  # it starts runs, and tracks none
             open_port(

@@ -32,6 +32,7 @@ from infra.components.secret import SecretField
 from infra.components.server import ServerArgs
 from infra.components.tracking_server import ADMIN, TrackingServer, TrackingServerArgs
 from infra.components.worker import Worker, WorkerArgs
+from infra.serving import alarms_of_serving, label_of
 from infra.settings import Settings
 from infra.site import Site, own_prefect, own_tracking
 from trainyard.contract.naming import OUTPUTS
@@ -61,12 +62,13 @@ def artifact_store(site: Site) -> ArtifactStore:
 
 def ecs_cluster(site: Site) -> Cluster:
     """Where tasks run, and the private names of servers."""
-    servers = own_tracking(site.settings) or own_prefect(site.settings)
+    settings = site.settings
+    servers = own_tracking(settings) or own_prefect(settings) or bool(settings.serve)
     return Cluster(
         site.names("cluster"),
         ClusterArgs(
             cluster_name=site.names.prefix,
-            container_insights=site.settings.sizes.container_insights,
+            container_insights=settings.sizes.container_insights,
             vpc_id=site.placement.vpc_id,
             namespace=site.names.namespace if servers else None,
         ),
@@ -294,15 +296,18 @@ def watch(
     observability.count("Champions", flow_log, "champion", NEW_CHAMPION)
     observability.count("Drift", flow_log, "drift", DRIFT)
     alarms = run_alarms(observability.namespace)
+    alarms += alarms_of_serving(observability, services, settings.serve)
     alarms += observer_alarms(observer.queue_name, observer.dead_letter_name, observer.rule_name)
+    running = {label_of(model): sizes.model_servers for model in settings.serve}
+    running["worker"] = sizes.workers
     for label, service in services.items():
-        if getattr(site.may_run, label):  # what is held back isn't down
+        if getattr(site.may_run, label, True):  # what is held back isn't down
             alarms += service_alarms(
                 label,
                 service.service_name,
                 cluster.cluster_name,
                 insights=sizes.container_insights,
-                running=sizes.workers if label == "worker" else 1,
+                running=running.get(label, 1),
             )
         alarms.append(memory_alarm(label, service.service_name, cluster.cluster_name))
     if database:

@@ -34,6 +34,8 @@ class Site:
     platform: Platform
     placement: Placement
     may_run: Ready
+    models_may_run: bool
+    """MLflow has been there once: a model's server waits for it, and goes on while it is away."""
     opts: ResourceOptions
 
 
@@ -85,6 +87,8 @@ def prepare(settings: Settings, context: AwsContext, opts: ResourceOptions) -> S
         ),
         placement=place(settings, context, names, opts),
         may_run=ready(context.noted, servers_of(settings), worker_image=settings.worker_image),
+        models_may_run=bool(settings.flow_image)
+        and (not own_tracking(settings) or bool(context.noted.get("mlflow"))),
         opts=opts,
     )
 

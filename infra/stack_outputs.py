@@ -15,6 +15,8 @@ from infra.components.event_observer import EventObserver
 from infra.components.fargate import Service
 from infra.components.flow_runs import FlowRuns
 from infra.components.flows_database import FlowsDatabase
+from infra.components.load_balancer import LoadBalancer
+from infra.components.model_server import ModelServer
 from infra.components.network import Placement
 from infra.components.one_off_task import OneOffTask
 from infra.components.prefect_api import PrefectApi
@@ -22,6 +24,7 @@ from infra.components.prefect_server import PrefectServer
 from infra.components.secret import SecretField
 from infra.components.tracking_server import TrackingServer
 from infra.components.worker import Worker
+from infra.serving import label_of
 from infra.settings import Settings
 from trainyard.contract.naming import Location
 from trainyard.contract.outputs import EcsWorkPool, StackOutputs
@@ -48,12 +51,16 @@ class Parts:
     deployer: OneOffTask
     models: OneOffTask
     tunnel: OneOffTask
+    load_balancer: LoadBalancer | None
+    """Of served models."""
+    model_servers: Mapping[str, ModelServer]
 
     @property
     def services(self) -> dict[str, Service]:
         """The ECS services, by the name that they have in alarms and outputs."""
         found = {"worker": self.worker, "mlflow": self.tracking, "prefect": self.server}
-        return {name: part.service for name, part in found.items() if part}
+        served = {label_of(model): part for model, part in self.model_servers.items()}
+        return {name: part.service for name, part in {**found, **served}.items() if part}
 
 
 def build(model: type[BaseModel], **fields: Input[Any]) -> Output[dict[str, Any]]:

@@ -358,8 +358,8 @@ def model(
     arguments = [action, *filter(None, [name]), *given]
     if action == "serve" and stack is not None:
         raise StackError(
-            f"models are served on a laptop: leave `{stack}` away, or score a month there with a "
-            "deployment such as taxi-score/taxi-score"
+            f"this command serves on a laptop: leave `{stack}` away. A stack serves what `serve` "
+            f"names in infra/Pulumi.{stack}.yaml: set it, then `make up STACK={stack}`"
         )
     if stack is None:
         from trainyard.laptop import commands

@@ -64,11 +64,14 @@ def main() -> int:
             command.add_argument("--reason", required=True)
         if name == "serve":
             command.add_argument("--port", type=int, default=8000)
+            # of a stack's service (infra/components/model_server.py)
+            command.add_argument("--hosts", nargs="+", default=[])
     given = parser.parse_args()
     name, wanted = _parts(given.model or "")
     try:
         settings = load_settings()
-        require_server(settings.tracking_uri)
+        if not getattr(given, "hosts", []):  # a stack's service waits for it
+            require_server(settings.tracking_uri)
         client = MlflowClient(settings.tracking_uri)
         if given.command == "list":
             show_versions(client, settings, name) if name else show_models(client)
@@ -88,7 +91,7 @@ def main() -> int:
             # here, because the other commands don't need a server's libraries
             from flows.lifecycle.serve import serve
 
-            serve(client, name, wanted or CHAMPION, given.port)
+            serve(client, name, wanted or CHAMPION, given.port, given.hosts)
         else:
             console.print(reproduce(client, name, wanted or CHAMPION))
     except (

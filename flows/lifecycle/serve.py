@@ -1,10 +1,14 @@
-"""`trainyard model serve`: the process that serves a registered model on a port of loopback."""
+"""`trainyard model serve`: the process that serves a registered model on a port of loopback, or as
+a task of a stack (infra/components/model_server.py) on the task's address.
+"""
 
 import json
 import logging
 import os
 import socket
 import sys
+from collections.abc import Sequence
+from functools import partial
 
 import uvicorn
 from mlflow import MlflowClient
@@ -14,45 +18,56 @@ from flows.lifecycle.serving import create_app
 from flows.lifecycle.serving_metrics import Metrics
 from flows.lifecycle.serving_models import Watch
 from flows.lifecycle.serving_rows import Limits, RowReader
+from flows.lifecycle.serving_start import wait_for_champion, wait_for_model
 from flows.lifecycle.spec import SpecError
 
 HOST = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 (a task's address: its security group says who reaches it)
 DRAIN = 8
-"""Seconds for requests under way once it is to stop; `make down` kills after 10."""
+"""Seconds for requests under way once it is to stop; `make down` kills after 10, ECS after 30."""
 
 
 class PortTakenError(RuntimeError):
     """Somebody else listens on the port."""
 
 
-def serve(client: MlflowClient, name: str, alias: str, port: int) -> None:
+def serve(
+    client: MlflowClient, name: str, alias: str, port: int, hosts: Sequence[str] = ()
+) -> None:
     """Serve the version that an alias names, until SIGTERM or Ctrl-C.
 
     Args:
-        port: of loopback; 0 takes a free one.
+        port: 0 takes a free one.
+        hosts: the names under which others reach it. Given, it listens on all addresses, and waits
+            for MLflow and the model; without, on loopback only.
 
     Raises:
         RegistryError: there is no such model, or a version is asked for in place of an alias.
         SpecError: the model's pipeline doesn't say what a row of it has.
         PortTakenError: somebody else listens there.
     """
-    spec, place = spec_of(client, name)
     if alias.isdigit():
         raise RegistryError(f"an alias is served, not a version: `trainyard model serve {name}`")
-    if spec.served is None:
-        raise SpecError(
-            f"{name} can't be served: {place} doesn't say what a row has; give its ModelSpec "
-            "`served`, as flows/taxi/spec.py does"
-        )
     # else a look at an MLflow that is away would last for minutes, and longer than its absence
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("flows.lifecycle").setLevel(logging.INFO)
+    listen = partial(_listening, EVERYWHERE if hosts else HOST, port)
+    if hosts:
+        wait_for_model(client, name, listen)
+    spec, place = spec_of(client, name)
+    if spec.served is None:
+        raise SpecError(
+            f"{name} can't be served: {place} doesn't say what a row has; give its ModelSpec "
+            "`served`, as flows/taxi/spec.py does"
+        )
     reader, metrics = RowReader(spec.served, Limits()), Metrics()
     watch = Watch(client, spec, alias, reader.example_frame(), metrics)
-    with _listening(port) as listening:
-        address = f"http://{HOST}:{listening.getsockname()[1]}"
+    if hosts:
+        wait_for_champion(client, watch)
+    with listen() as listening:
+        address = f"http://{hosts[0] if hosts else HOST}:{listening.getsockname()[1]}"
         body = json.dumps({"rows": [reader.example]})
         headers = "-H 'Content-Type: application/json'"
         sys.stdout.write(
@@ -61,7 +76,7 @@ def serve(client: MlflowClient, name: str, alias: str, port: int) -> None:
         )
         sys.stdout.flush()
         config = uvicorn.Config(
-            create_app(watch, reader, metrics),
+            create_app(watch, reader, metrics, hosts),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -73,12 +88,12 @@ def serve(client: MlflowClient, name: str, alias: str, port: int) -> None:
             sys.stdout.write("stopped\n")
 
 
-def _listening(port: int) -> socket.socket:
+def _listening(host: str, port: int) -> socket.socket:
     # Named as TCP, or asyncio leaves Nagle's algorithm on, which holds each answer back by 40 ms.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((HOST, port))
+        listening.bind((host, port))
     except OSError as error:
         listening.close()
         fault = os.strerror(error.errno or 0)

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from threading import Event, Thread
@@ -73,8 +73,14 @@ class Refusal(BaseModel):
     detail: str
 
 
-def create_app(watch: Watch, reader: RowReader, metrics: Metrics) -> FastAPI:
-    """Build the app; while it lives, it watches the alias."""
+def create_app(
+    watch: Watch, reader: RowReader, metrics: Metrics, hosts: Sequence[str] = ()
+) -> FastAPI:
+    """Build the app; while it lives, it watches the alias.
+
+    Args:
+        hosts: names that it is asked by, beside this machine's own.
+    """
     spec, limits = watch.spec, reader.limits
     pool = ThreadPoolExecutor(os.cpu_count(), "predict")
 
@@ -87,7 +93,7 @@ def create_app(watch: Watch, reader: RowReader, metrics: Metrics) -> FastAPI:
         pool.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(title=spec.name, description=spec.about, lifespan=lifespan, version="1")
-    app.add_middleware(LocalOnly)
+    app.add_middleware(LocalOnly, hosts=hosts)
     _answer_faults(app, metrics)
     _describe(app, watch, metrics)
     under_way = 0
@@ -253,28 +259,34 @@ def _documented(reader: RowReader) -> dict[str, Any]:
 
 
 class LocalOnly:
-    """Answers what was sent to this machine by its own names, and no page of another origin.
+    """Answers what was sent to it by one of its names, and no page of another origin.
 
     A page elsewhere could have its name resolve to 127.0.0.1, and a browser would send it here.
+
+    Args:
+        hosts: its names beside this machine's own.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, hosts: Sequence[str] = ()) -> None:
+        self.app, self.hosts = app, (*HOSTS, *hosts)
+        # where there is a load balancer, it asks by the task's address
+        self.open = {"/health"} if hosts else set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] == "http" and scope["path"] not in self.open:
             headers = Request(scope).headers
             origin = headers.get("origin")
             asked = [f"//{headers.get('host', '')}", *([origin] if origin is not None else [])]
-            if not all(_is_local(address) for address in asked):
-                detail = "this server answers on localhost and 127.0.0.1 only, and its own pages"
+            if not all(_host(address) in self.hosts for address in asked):
+                names = ", ".join(self.hosts)
+                detail = f"this server answers by these names only, and its own pages: {names}"
                 await JSONResponse({"detail": detail}, 403)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
 
-def _is_local(address: str) -> bool:
+def _host(address: str) -> str | None:
     try:
-        return urlsplit(address).hostname in HOSTS
+        return urlsplit(address).hostname
     except ValueError:
-        return False
+        return None

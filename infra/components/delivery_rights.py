@@ -122,6 +122,7 @@ MANAGED: Mapping[str, tuple[str, ...]] = {
         "budgets:UntagResource",
     ),
 }
+OWN_ROLES = ("ecs", "ecs.application-autoscaling", "elasticloadbalancing", "rds")
 # Networks, keys and names: what has no name before it exists.
 UNNAMED: tuple[str, ...] = (
     "ec2:AllocateAddress",
@@ -184,6 +185,8 @@ UNNAMED: tuple[str, ...] = (
 )
 # What previews and drift checks look at: configuration, never content.
 READ: tuple[str, ...] = (
+    "application-autoscaling:Describe*",
+    "application-autoscaling:ListTagsForResource",
     "budgets:ViewBudget",
     "budgets:ListTagsForResource",
     "cloudwatch:DescribeAlarms",
@@ -195,6 +198,7 @@ READ: tuple[str, ...] = (
     "ecr:ListTagsForResource",
     "ecs:Describe*",
     "ecs:List*",
+    "elasticloadbalancing:Describe*",
     "events:DescribeRule",
     "events:ListTagsForResource",
     "events:ListTargetsByRule",
@@ -370,13 +374,15 @@ def manage_roles(at: Location, boundary: str, delivery_roles: str) -> list[iam.S
                 }
             },
         ),
-        # ECS and RDS make their own roles in an account that never used them.
+        # They make their own roles in an account that never used them.
         iam.allow(
             "ServiceRoles",
             "iam:CreateServiceLinkedRole",
             on=[at.global_arn("iam", "role/aws-service-role/*")],
             when={
-                "StringEquals": {"iam:AWSServiceName": ["ecs.amazonaws.com", "rds.amazonaws.com"]}
+                "StringEquals": {
+                    "iam:AWSServiceName": [f"{name}.amazonaws.com" for name in OWN_ROLES]
+                }
             },
         ),
     ]

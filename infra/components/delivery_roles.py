@@ -19,6 +19,7 @@ from infra.components.delivery_rights import (
     read_parameters,
     use_state,
 )
+from infra.components.delivery_serving import manage_serving
 from trainyard.contract.naming import PREVIEW_ENVIRONMENT, Location
 
 ISSUER = "token.actions.githubusercontent.com"
@@ -75,6 +76,7 @@ class DeliveryRoles(pulumi.ComponentResource):
             trust(args, provider_arn, args.environments),
             {
                 "manage": manage(args.location),
+                "serving": manage_serving(args.location),
                 "network": manage_network(args.location),
                 "roles": manage_roles(args.location, args.roles_boundary, f"{name}-*"),
                 "state": use_state(*state, write=True),

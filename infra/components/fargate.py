@@ -203,6 +203,12 @@ class ServiceArgs:
     namespace_id: Input[str] | None = None
     dns_name: str | None = None
     """Its name in the stack's private DNS zone; None where nobody calls it."""
+    waits: bool = True
+    """`up` ends when the new version runs, or fails with the old one running."""
+    scaled: bool = False
+    """Autoscaling changes the count, so `up` doesn't."""
+    target_group_arn: Input[str] | None = None
+    """Where a load balancer finds its tasks."""
 
 
 class Service(pulumi.ComponentResource):
@@ -227,22 +233,7 @@ class Service(pulumi.ComponentResource):
         self.task = Task(name, args.task, opts=inside)
         group = task_security_group(f"{name}-access", args.placement.vpc_id, args.what, inside)
         self.security_group_id = group.id
-        registries: aws.ecs.ServiceServiceRegistriesArgs | None = None
-        if args.dns_name and args.namespace_id is not None:
-            entry = aws.servicediscovery.Service(
-                f"{name}-name",
-                name=args.dns_name,
-                namespace_id=args.namespace_id,
-                dns_config={
-                    "namespace_id": args.namespace_id,
-                    "dns_records": [{"type": "A", "ttl": 10}],
-                    "routing_policy": "MULTIVALUE",
-                },
-                # ECS itself reports what is healthy.
-                health_check_custom_config={"failure_threshold": 1},
-                opts=inside,
-            )
-            registries = aws.ecs.ServiceServiceRegistriesArgs(registry_arn=entry.arn)
+        balanced = args.target_group_arn is not None
         service = aws.ecs.Service(
             f"{name}-service",
             cluster=args.cluster_arn,
@@ -257,17 +248,51 @@ class Service(pulumi.ComponentResource):
                 "security_groups": [group.id],
                 "assign_public_ip": args.placement.public_addresses,
             },
-            service_registries=registries,
+            service_registries=self._named(name, args),
+            load_balancers=[_target(args)] if balanced else None,
+            health_check_grace_period_seconds=args.task.container.slow_start_seconds
+            if balanced
+            else None,
             # The new one runs before the old one goes.
             deployment_minimum_healthy_percent=100,
             deployment_maximum_percent=200,
             deployment_circuit_breaker={"enable": True, "rollback": True},
-            # `up` ends when the new version runs, or fails with the old one running.
-            wait_for_steady_state=args.count > 0,
+            wait_for_steady_state=args.waits and args.count > 0,
             enable_execute_command=False,
             enable_ecs_managed_tags=True,
             propagate_tags="SERVICE",
-            opts=inside,
+            opts=ResourceOptions(
+                parent=self, ignore_changes=["desiredCount"] if args.scaled else None
+            ),
         )
         self.service_name = service.name
         self.register_outputs({"service_name": self.service_name})
+
+    def _named(self, name: str, args: ServiceArgs) -> aws.ecs.ServiceServiceRegistriesArgs | None:
+        if not args.dns_name or args.namespace_id is None:
+            return None
+        entry = aws.servicediscovery.Service(
+            f"{name}-name",
+            name=args.dns_name,
+            namespace_id=args.namespace_id,
+            dns_config={
+                "namespace_id": args.namespace_id,
+                "dns_records": [{"type": "A", "ttl": 10}],
+                "routing_policy": "MULTIVALUE",
+            },
+            # ECS itself reports what is healthy.
+            health_check_custom_config={"failure_threshold": 1},
+            opts=ResourceOptions(parent=self),
+        )
+        return aws.ecs.ServiceServiceRegistriesArgs(registry_arn=entry.arn)
+
+
+def _target(args: ServiceArgs) -> aws.ecs.ServiceLoadBalancerArgs:
+    port = args.task.container.port
+    if port is None or args.target_group_arn is None:
+        raise ValueError(f"{args.what}: a load balancer needs a port and a target group")
+    return aws.ecs.ServiceLoadBalancerArgs(
+        target_group_arn=args.target_group_arn,
+        container_name=args.task.container_name,
+        container_port=port,
+    )

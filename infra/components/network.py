@@ -287,6 +287,30 @@ def open_port(
     )
 
 
+def admit(
+    name: str,
+    port: int,
+    cidrs: Sequence[str],
+    security_groups: Sequence[str],
+    target: Input[str],
+    opts: ResourceOptions,
+) -> None:
+    """Let networks, and members of others' security groups, reach a port of a security group's."""
+    for source in (*cidrs, *security_groups):
+        of_group = source.startswith("sg-")
+        aws.vpc.SecurityGroupIngressRule(
+            f"{name}-from-{source.replace('/', '-')}",
+            security_group_id=target,
+            cidr_ipv4=None if of_group else source,
+            referenced_security_group_id=source if of_group else None,
+            description=f"{name} from {source}",
+            ip_protocol="tcp",
+            from_port=port,
+            to_port=port,
+            opts=opts,
+        )
+
+
 def task_security_group(
     name: str, vpc_id: Input[str], what: str, opts: ResourceOptions
 ) -> aws.ec2.SecurityGroup:

@@ -16,6 +16,8 @@ from trainyard.contract.naming import Location
 
 # What flows/lifecycle logs.
 NEW_CHAMPION = ("is the new champion",)
+# What flows/lifecycle/serving.py and serving_models.py log.
+REQUEST_FAILED, CHAMPION_REFUSED = ("failed on a request's rows",), ("is not taken",)
 # A message that begins so (flows/platform/events.py: DRIFT_LINE): others may speak of drift.
 DRIFT = (" - drift of ",)
 
@@ -290,17 +292,28 @@ def run_alarms(namespace: str) -> list[Alarm]:
         "Champions": "A model has a new champion: MLflow and Prefect say which",
         "Drift": "A month isn't like what a model was trained on: the log of the flows says how",
     }
-    return [
-        Alarm(
-            metric.lower(),
-            text,
-            namespace,
-            metric,
-            {},
-            above=0,
-            statistic="Sum",
-            period=60,
-            ends=False,
-        )
-        for metric, text in says.items()
-    ]
+    return [_counted(namespace, metric, text) for metric, text in says.items()]
+
+
+def serving_alarms(namespace: str) -> list[Alarm]:
+    """What served models log of failures: which, and why, is in their logs."""
+    says = {
+        "RequestsFailed": "A served model failed on a request's rows: its server's log says how",
+        "ChampionsRefused": "A champion can't be loaded, so an older version is served, or none: "
+        "the server's log says why",
+    }
+    return [_counted(namespace, metric, text) for metric, text in says.items()]
+
+
+def _counted(namespace: str, metric: str, says: str) -> Alarm:
+    return Alarm(
+        metric.lower(),
+        says,
+        namespace,
+        metric,
+        {},
+        above=0,
+        statistic="Sum",
+        period=60,
+        ends=False,
+    )

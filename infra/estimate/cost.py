@@ -28,6 +28,8 @@ HOURS: int = PRICES["hours_a_month"]
 
 # Nothing to pay for these by themselves.
 FREE = {
+    "appautoscaling/policy",
+    "appautoscaling/target",  # the tasks that it adds are by use
     "budgets/budget",  # those that only tell
     "cloudwatch/eventRule",
     "cloudwatch/eventTarget",
@@ -49,6 +51,9 @@ FREE = {
     "iam/rolePolicy",
     "iam/rolePolicyAttachment",
     "kms/alias",
+    "lb/listener",
+    "lb/listenerRule",
+    "lb/targetGroup",
     "rds/parameterGroup",
     "rds/subnetGroup",
     "s3/bucketLifecycleConfiguration",
@@ -137,6 +142,7 @@ PRICED: Mapping[str, Callable[[Resource, Recording], float]] = {
     "ec2/vpcEndpoint": _endpoint,
     "ecs/cluster": _cluster,
     "ecs/service": _service,
+    "lb/loadBalancer": lambda r, s: PRICES["load_balancer_hour"] * HOURS,
     "kms/key": lambda r, s: PRICES["kms_key_month"],
     "rds/instance": _database,
     "secretsmanager/secret": lambda r, s: PRICES["secret_month"],
@@ -169,6 +175,7 @@ def idle_cost(stack: Recording) -> list[Item]:
 
 IMAGE = f"sha256:{'0' * 64}"
 KEY_ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:trainyard-key-AbCdEf"
+CERTIFICATE = "arn:aws:acm:us-east-1:123456789012:certificate/0a-b"
 CLOUD: dict[str, Any] = {
     "prefect": "cloud",
     "prefectApiUrl": "https://api.prefect.cloud/api/accounts/a/workspaces/w",
@@ -215,7 +222,23 @@ def table() -> str:
     lines.append("")
     lines.append(f"{PRICES['region']}, {PRICES['as_of']}: {PRICES['source']}.")
     lines.append("Flow runs, images, artifacts and logs come on top, by use.")
+    lines.append(serving_costs(costs))
     return "\n".join(lines) + "\n"
+
+
+def serving_costs(without: Mapping[str, Mapping[tuple[str, str], float]]) -> str:
+    """What served models add, as a sentence: the difference to a stack without any."""
+    https = {"serveDomain": "models.example", "serveCertificateArn": CERTIFICATE}
+    adds = []
+    for profile in PROFILES:
+        idle = sum(row.get((profile, "self-hosted"), 0.0) for row in without.values())
+        one = sum(by_component(running(profile=profile, serve=["a"])).values())
+        adds.append(f"{one - idle:.2f} $ ({profile})")
+    balanced = sum(by_component(running(profile=profile, serve=["a"], **https)).values())
+    return (
+        f"A served model (`serve`) adds {', '.join(adds)}; the load balancer of all of them "
+        f"(`serveDomain`) {balanced - one:.2f} $ and what goes through it."
+    )
 
 
 def cost_of(stack: str) -> dict[str, float]:

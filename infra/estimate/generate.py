@@ -72,7 +72,7 @@ def generated() -> dict[str, dict[str, str]]:
             "bootstrap": settings_table("bootstrap"),
             "profiles": profiles_table(),
             "prices": cost.table(),
-            "picture": picture(cost.running(profile="standard", flowsDatabase=True)),
+            "picture": picture(cost.running(profile="standard", flowsDatabase=True, serve=["a"])),
         },
     }
 

@@ -180,6 +180,7 @@ class Cloud(mocks.Mocks):
         state["keyId"] = f"{name}-key-id"
         state["address"] = f"{name}.example.internal"
         state.setdefault("identifier", name)
+        state["dnsName"] = f"{name}.elb.example"
         state["url"] = f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{name}"
         state["versionId"] = f"{args.name}-version-id"
         state["repositoryUrl"] = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{name}"

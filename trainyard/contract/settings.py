@@ -16,6 +16,8 @@ PROJECT = "trainyard"
 
 DIGEST = r"^$|^([\w.:/-]+@)?sha256:[0-9a-f]{64}$"
 SECRET_ARN = r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@-]+$"  # noqa: S105
+# Of 64 in a role's name `trainyard-<stack>-serve-<model>-execution-<7 of Pulumi's>`.
+SERVED_NAME = 29
 LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 180, 365, 400, 545, 731)
 
 
@@ -23,6 +25,12 @@ def _network(value: str) -> str:
     network = IPv4Network(value)
     if not 16 <= network.prefixlen <= 22 or not network.is_private:
         raise ValueError("not a private network of a fitting size")
+    return value
+
+
+def _source(value: str) -> str:
+    if IPv4Network(value).is_global:
+        raise ValueError("not a network of one's own")
     return value
 
 
@@ -35,6 +43,10 @@ def _log_days(value: int) -> int:
 Email = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
 SourcePrefix = Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^*?]*$")]
 SubnetId = Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")]
+SecurityGroupId = Annotated[str, Field(pattern=r"^sg-[0-9a-f]+$")]
+PrivateCidr = Annotated[str, AfterValidator(_source)]
+# What a name in DNS may be.
+ServedModel = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
 Secret = Annotated[str, Field(pattern=f"^{SECRET_ARN}")]
 Environment = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
@@ -285,6 +297,37 @@ class Settings(BaseModel):
         default=1,
         ge=1,
     )
+    serve: tuple[ServedModel, ...] = setting(
+        "Models whose champions answer over HTTP inside the VPC, each as a service: docs/aws.md.",
+        "names of registered models, of a-z, 0-9 and -, each once",
+        default=(),
+    )
+    serve_from_cidrs: tuple[PrivateCidr, ...] = setting(
+        "Networks that reach served models. Without these and serveFromSecurityGroups nobody does.",
+        "private IPv4 networks, such as 10.20.0.0/16",
+        default=(),
+    )
+    serve_from_security_groups: tuple[SecurityGroupId, ...] = setting(
+        "Security groups whose members reach served models; theirs has to let them out.",
+        "ids of security groups",
+        default=(),
+    )
+    serve_max_tasks: int = setting(
+        "Autoscaling adds tasks of a served model up to these, at 60 % of their CPU; 0 for none.",
+        default=0,
+        ge=0,
+        le=50,
+    )
+    serve_domain: str = setting(
+        "Served models answer HTTPS at <model>.<serveDomain>, behind a load balancer.",
+        "a name in DNS, such as models.example.com",
+        pattern=r"^$|^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$",
+    )
+    serve_certificate_arn: str = setting(
+        "The certificate of *.<serveDomain>.",
+        "the ARN of a certificate in ACM",
+        pattern=r"^$|^arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/[\w-]+$",
+    )
     log_days: Annotated[int, AfterValidator(_log_days)] = setting(
         "How long logs stay; 0 leaves it to the profile.",
         f"0 or one of {', '.join(map(str, LOG_RETENTION_DAYS))}",
@@ -384,6 +427,39 @@ class Settings(BaseModel):
         if value and given:
             names = " and ".join(sorted(given))
             raise ContradictionError(f"false, because flowSecrets gives runs {names} of yours")
+        return value
+
+    @field_validator("serve")
+    @classmethod
+    def _served(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ContradictionError("names of models, each once")
+        if {"mlflow", "prefect"} & set(value):
+            raise ContradictionError("other names: mlflow and prefect are the stack's own servers")
+        room = SERVED_NAME - len(info.data.get("stack", ""))
+        if any(len(name) > room for name in value):
+            raise ContradictionError(
+                f"names of at most {room} characters beside the stack's: roles are named by both"
+            )
+        return value
+
+    @field_validator("serve_max_tasks")
+    @classmethod
+    def _served_tasks(cls, value: int, info: ValidationInfo) -> int:
+        profile = PROFILES.get(info.data.get("profile", ""))
+        if profile and 0 < value < profile.model_servers:
+            raise ContradictionError(
+                f"0, or at least {profile.model_servers}: a model has as many in this profile"
+            )
+        return value
+
+    @field_validator("serve_certificate_arn")
+    @classmethod
+    def _served_domain(cls, value: str, info: ValidationInfo) -> str:
+        if bool(info.data.get("serve_domain", value)) != bool(value):
+            raise ContradictionError("given together with serveDomain")
+        if value and value.split(":")[3] != info.data.get("region", value.split(":")[3]):
+            raise ContradictionError("of a certificate in the stack's own region")
         return value
 
     @field_validator("prefect_api_key_secret_arn", "flow_secrets", "notify_webhook_secret_arn")

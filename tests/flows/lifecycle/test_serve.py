@@ -188,7 +188,7 @@ def test_an_answer_leaves_at_once() -> None:
             await found.put(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             writer.close()
 
-        listening = _listening(0)
+        listening = _listening("127.0.0.1", 0)
         async with await asyncio.start_server(take, sock=listening):
             _, writer = await asyncio.open_connection(*listening.getsockname())
             answer = await found.get()
@@ -196,3 +196,86 @@ def test_an_answer_leaves_at_once() -> None:
         return answer
 
     assert asyncio.run(accepted())
+
+
+@contextmanager
+def starting(uri: str, store: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """As a stack's task starts it; gives its process and address, which may not answer yet."""
+    port = free_port()
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": uri,
+        "TRAINYARD_ARTIFACT_STORE": store,
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "flows.lifecycle", "serve", SPEC.name, "--port", str(port)]
+    with subprocess.Popen(
+        [*command, "--hosts", "wine.test"],
+        env=environment,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process, f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+def answered(address: str, path: str) -> httpx.Response:
+    """The first answer, once it listens."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return httpx.get(f"{address}{path}")
+        except httpx.TransportError:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
+def test_a_stacks_task_is_healthy_without_a_model_and_serves_it_once_there_is_one(
+    wine: Pipeline,
+) -> None:
+    with starting(wine.client.tracking_uri, wine.store) as (process, address):
+        assert answered(address, "/health").status_code == 200
+        early = answered(address, "/ready")
+        assert early.status_code == 503
+        assert f"{SPEC.name} isn't served yet: there is no model" in early.json()["detail"]
+        number = moved(wine)
+        end = time.monotonic() + 60
+        while answered(address, "/ready").status_code != 200:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert answered(address, "/version").json()["version"] == number
+        assert process.poll() is None
+
+
+def test_a_stacks_task_that_starts_beside_a_champion_never_answers_without_it(
+    wine: Pipeline,
+) -> None:
+    moved(wine)
+    with starting(wine.client.tracking_uri, wine.store) as (_, address):
+        assert answered(address, "/ready").status_code == 200
+
+
+def doesnt_listen(process: subprocess.Popen[str], address: str, said: str) -> None:
+    """It has logged this, goes on, and doesn't answer."""
+    assert process.stderr
+    assert any(said in line for line in process.stderr)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{address}/health")
+    assert process.poll() is None
+
+
+def test_a_stacks_task_waits_for_mlflow_and_listens_to_nobody_meanwhile(tmp_path: Path) -> None:
+    with starting(f"http://127.0.0.1:{free_port()}", str(tmp_path)) as (process, address):
+        doesnt_listen(process, address, "waiting for MLflow: API request to")
+
+
+def test_a_champion_that_cant_be_loaded_keeps_a_stacks_task_from_listening(
+    wine: Pipeline, tmp_path: Path
+) -> None:
+    moved(wine)
+    for file in tmp_path.rglob("*.skops"):
+        file.unlink()
+    with starting(wine.client.tracking_uri, wine.store) as (process, address):
+        doesnt_listen(process, address, f"{SPEC.name}@champion is not taken")

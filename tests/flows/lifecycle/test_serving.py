@@ -64,12 +64,12 @@ class Served:
         return float(found[0]) if found else 0.0
 
 
-def served(pipeline: Pipeline, limits: Limits = LIMITS) -> Served:
+def served(pipeline: Pipeline, limits: Limits = LIMITS, hosts: tuple[str, ...] = ()) -> Served:
     spec = pipeline.spec
     assert spec.served
     reader, metrics = RowReader(spec.served, limits), Metrics()
     watch = Watch(pipeline.client, spec, "champion", reader.example_frame(), metrics)
-    return Served(pipeline, watch, create_app(watch, reader, metrics))
+    return Served(pipeline, watch, create_app(watch, reader, metrics, hosts))
 
 
 @pytest.fixture
@@ -261,6 +261,21 @@ def test_only_this_machines_own_names_and_pages_are_answered(
         assert passes or found.json().keys() == {"detail"}
         assert "access-control-allow-origin" not in found.headers
     assert of_one.ask('{"rows": [{"x": 1}]}', **headers).is_success is passes
+
+
+def test_a_stacks_server_answers_by_its_own_names_and_its_health_to_whoever_asks(
+    pipeline: Pipeline,
+) -> None:
+    pipeline.champion_of(1.0)
+    found = served(pipeline, hosts=("tested.dev.trainyard.internal",))
+    found.watch.look()
+    own = {"host": "tested.dev.trainyard.internal:8000"}
+    assert found.get("/ready", **own).status_code == 200
+    assert found.get("/ready").status_code == 200  # by 127.0.0.1
+    for path, status in (("/ready", 403), ("/docs", 403), ("/health", 200)):
+        assert found.get(path, host="10.20.0.7:8000").status_code == status
+    page = {**own, "origin": "http://evil.example"}
+    assert found.get("/ready", **page).status_code == 403
 
 
 def test_until_a_version_is_loaded_it_is_not_ready(pipeline: Pipeline) -> None:

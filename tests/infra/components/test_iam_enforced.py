@@ -141,6 +141,7 @@ def parameter(name: str) -> Call:
     return lambda c: c("ssm").get_parameter(Name=name)
 
 
+LOG = "flows/served/taxi-trip-duration/day=2026-11-30/x.parquet"
 ADMIN = f"arn:aws:iam::{HERE}:role/admin"
 FAMILY = "prefect_trainyard-dev_train"
 ALLOWED: dict[str, tuple[str, Call]] = {
@@ -168,6 +169,8 @@ ALLOWED: dict[str, tuple[str, Call]] = {
         secret("trainyard-dev-mlflow-admin-secret-0123456"),
     ),
     "MLflow writes an artifact": ("mlflow-task", put(BUCKET, "mlflow/1/model")),
+    "model server writes its log": ("serve-taxi-trip-duration-task", put(BUCKET, LOG)),
+    "model server reads its log": ("serve-taxi-trip-duration-task", get(BUCKET, LOG)),
     "deployer reads the outputs": ("deployer-task", parameter("/trainyard/dev/outputs")),
 }
 DENIED: dict[str, tuple[str, Call]] = {
@@ -227,6 +230,13 @@ DENIED: dict[str, tuple[str, Call]] = {
     ),
     "deployer runs tasks": ("deployer-task", task("trainyard-dev", FAMILY, FLOWS[1])),
     "tunnel reads artifacts": ("tunnel-task", get(BUCKET, "flows/result")),
+    "model server writes another's log": (
+        "serve-taxi-trip-duration-task",
+        put(BUCKET, "flows/served/fraud-risk/day=2026-11-30/x.parquet"),
+    ),
+    "model server reads scores": ("serve-taxi-trip-duration-task", get(BUCKET, "flows/result")),
+    "model server lists flows' results": ("serve-taxi-trip-duration-task", ls(BUCKET, "flows/")),
+    "model server writes a model": ("serve-taxi-trip-duration-task", put(BUCKET, "mlflow/1/model")),
     "Prefect's server reads artifacts": ("prefect-task", get(BUCKET, "flows/result")),
 }
 

@@ -8,7 +8,12 @@ import pytest
 from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH, load_logging_config
 
 from flows.platform.events import DRIFT_LINE
-from infra.components.observability import DRIFT, NEW_CHAMPION
+from infra.components.observability import (
+    CHAMPION_REFUSED,
+    DRIFT,
+    NEW_CHAMPION,
+    REQUEST_FAILED,
+)
 from trainyard.contract.run_states import LOG_FOUND_CRASHED, LOG_TASK_GONE
 
 
@@ -19,6 +24,8 @@ from trainyard.contract.run_states import LOG_FOUND_CRASHED, LOG_TASK_GONE
         ("prefect.workers.base", LOG_FOUND_CRASHED),
         ("prefect_aws.observers.ecs", LOG_TASK_GONE),
         ("flows.lifecycle.gate", NEW_CHAMPION),
+        ("flows.lifecycle.serving", REQUEST_FAILED),
+        ("flows.lifecycle.serving_models", CHAMPION_REFUSED),
     ],
 )
 def test_what_is_logged_still_has_the_words_that_the_alarms_count(

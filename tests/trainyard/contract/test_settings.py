@@ -151,10 +151,23 @@ def test_other_settings_of_the_aws_provider_would_be_ignored_so_they_are_refused
         parse("dev", {"aws:region": "eu-central-1", "aws:profile": "work"})
 
 
+CERTIFICATE = "arn:aws:acm:eu-central-1:123456789012:certificate/0a-b"
 CONTRADICTORY: list[tuple[str, dict[str, Any]]] = [
     ("prefectApiUrl", {"prefect": "cloud", "prefectApiKeySecretArn": KEY_ARN}),
     ("prefectApiKeySecretArn", {"prefect": "cloud", "prefectApiUrl": URL}),
     ("prefectApiUrl", {"prefectApiUrl": URL}),
+    ("serve", {"serve": ["wine", "wine"]}),
+    ("serve", {"serve": ["wine", "mlflow"]}),
+    ("serve", {"serve": ["a" * 27]}),
+    ("serveMaxTasks", {"profile": "ha", "serveMaxTasks": 1}),
+    ("serveCertificateArn", {"serveDomain": "models.example.com"}),
+    (
+        "serveCertificateArn",
+        {
+            "serveDomain": "models.example.com",
+            "serveCertificateArn": CERTIFICATE.replace("eu-central-1", "us-east-1"),
+        },
+    ),
     ("prefectApiKeySecretArn", {"prefectApiKeySecretArn": KEY_ARN}),
     ("subnetIds", {"vpcId": "vpc-1", "subnetIds": ["subnet-1"]}),
     (
@@ -258,3 +271,40 @@ def test_a_stack_without_a_file_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         config_of("dev")
     (tmp_path / "Pulumi.dev.yaml").write_text("config: {'trainyard:profile': ha}\n")
     assert config_of("dev") == {"trainyard:profile": "ha"}
+
+
+def test_all_that_is_wrong_with_served_models_is_said_at_once() -> None:
+    found = problems(
+        serve=["Taxi_Trips"],
+        serveFromCidrs=["10.0.0.1/8"],
+        serveFromSecurityGroups=["default"],
+        serveCertificateArn=CERTIFICATE,
+        profile="ha",
+        serveMaxTasks=1,
+    )
+    assert found["serveMaxTasks"].startswith("0, or at least 2")
+    assert found["serveCertificateArn"] == "given together with serveDomain"
+    assert set(found) == {
+        *("serve", "serveFromCidrs", "serveFromSecurityGroups"),
+        *("serveMaxTasks", "serveCertificateArn"),
+    }
+
+
+@pytest.mark.parametrize("cidr", ["0.0.0.0/0", "52.0.0.0/8", "10.0.0.0/33", "models"])
+def test_only_private_networks_reach_served_models(cidr: str) -> None:
+    assert "serveFromCidrs" in problems(serveFromCidrs=["10.0.0.0/8", cidr])
+    assert parse("dev", config(serveFromCidrs=["10.0.0.0/8", "100.64.0.0/10"])).serve_from_cidrs
+
+
+def test_served_models_that_can_be_are_accepted() -> None:
+    settings = parse(
+        "dev",
+        config(
+            serve=["a" * 26],
+            serveMaxTasks=1,
+            serveDomain="models.example.com",
+            serveCertificateArn=CERTIFICATE,
+        ),
+    )
+    assert settings.serve_domain
+    assert settings.serve_max_tasks == 1
