@@ -7,18 +7,24 @@ import socket
 import sys
 
 import uvicorn
+from fastapi import FastAPI
 from mlflow import MlflowClient
 
+from flows.lifecycle.champion import CHAMPION
 from flows.lifecycle.registry import RegistryError, spec_of
 from flows.lifecycle.serving import create_app
-from flows.lifecycle.serving_metrics import Metrics
+from flows.lifecycle.serving_log import FLUSH, RequestLog
+from flows.lifecycle.serving_metrics import Metrics, ShadowMetrics
 from flows.lifecycle.serving_models import Watch
 from flows.lifecycle.serving_rows import Limits, RowReader
+from flows.lifecycle.serving_shadow import Shadow
 from flows.lifecycle.spec import SpecError
+from flows.platform.settings import load_settings
 
 HOST = "127.0.0.1"
 DRAIN = 8
-"""Seconds for requests under way once it is to stop; `make down` kills after 10."""
+"""Seconds for requests under way once it is to stop, and then for their log; `make down` kills
+after 10."""
 
 
 class PortTakenError(RuntimeError):
@@ -61,16 +67,27 @@ def serve(client: MlflowClient, name: str, alias: str, port: int) -> None:
         )
         sys.stdout.flush()
         config = uvicorn.Config(
-            create_app(watch, reader, metrics),
+            _app(client, watch, reader, metrics),
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=DRAIN,
+            timeout_graceful_shutdown=int(DRAIN - FLUSH),
         )
         try:
             uvicorn.Server(config).run(sockets=[listening])
         except KeyboardInterrupt:  # raised again once requests have been answered
             sys.stdout.write("stopped\n")
+
+
+def _app(client: MlflowClient, watch: Watch, reader: RowReader, metrics: Metrics) -> FastAPI:
+    """The app with its log, and with the challenger in shadow where the champion answers."""
+    settings, spec = load_settings(), watch.spec
+    log = RequestLog(settings.artifact_store, spec, [*reader.schema], settings.serve_log, metrics)
+    shadow = None
+    if watch.alias == CHAMPION:
+        measures = ShadowMetrics(metrics.registry)
+        shadow = Shadow(client, spec, reader.example_frame(), log, measures)
+    return create_app(watch, reader, metrics, log, shadow)
 
 
 def _listening(port: int) -> socket.socket:
