@@ -383,9 +383,12 @@ def serve(model: str, /, *, port: int | None = None) -> int:
     `POST /predict` takes {"rows": [...]}, and `/docs` has an example. A promotion or a rollback is
     taken within 5 seconds, and no request is lost by it. The stack has to be up: `trainyard up`.
 
-    - **Changes**: nothing; it listens on a port of 127.0.0.1, and answers this machine only.
-    - **Costs**: 450 MB of memory; a request for one row 5 ms of a core.
-    - **Undo**: Ctrl-C, or `trainyard down`.
+    - **Changes**: the artifact store gets a log of requests and answers, under `served/`;
+      TRAINYARD_SERVE_LOG is the share of requests in it, 0 to 1. It listens on a port of
+      127.0.0.1, and answers this machine only.
+    - **Costs**: 450 MB of memory, and a challenger's own, which answers in shadow; a request for
+      one row 5 ms of a core.
+    - **Undo**: Ctrl-C, or `trainyard down`; delete `served/` of the artifact store.
 
     Args:
         model: NAME or NAME@ALIAS, such as taxi-trip-duration; without an alias the champion.

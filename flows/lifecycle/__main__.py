@@ -180,10 +180,11 @@ def promote(client: MlflowClient, name: str, wanted: str, force: str) -> int:
     else:
         recorded = version.tags.get(VERDICT_TAG)
         limits = Verdict.model_validate_json(recorded).limits if recorded else spec.limits
+        store = load_settings().artifact_store
         with console.status("comparing with the champion"):
             measured = measure(client, place, number, METRIC, METADATA)
             with exclusive(PROMOTION):
-                verdict = gate.decide(client, spec, number, measured, limits)
+                verdict = gate.decide(client, spec, number, measured, limits, store)
     console.print(verdict.summary)
     if verdict.promoted:
         model_promoted(name, number, verdict.summary)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 from mlflow import MlflowClient
@@ -23,6 +24,7 @@ from flows.lifecycle.registry import (
     recorded_lineage,
     versions,
 )
+from flows.lifecycle.request_log import count_shadowed
 from flows.lifecycle.spec import ModelSpec, Values
 
 
@@ -55,6 +57,7 @@ def decide(
     number: str,
     measured: list[Measured],
     limits: Mapping[str, float],
+    store: str,
     refusal: str = "",
 ) -> Verdict:
     """Judge a version against the champion of this moment, and promote it if it wins.
@@ -62,12 +65,14 @@ def decide(
     The caller holds the lock `registry.PROMOTION`. Doing it again changes nothing.
 
     Args:
+        store: the artifact store, for the log of what it was asked in shadow.
         refusal: why it isn't promoted even if it wins.
 
     Raises:
-        HoldoutError, ModelRefusedError, BenchmarkError: as `judge`; the registry is as it was.
+        HoldoutError, ModelRefusedError, BenchmarkError, ArtifactStoreError: as `judge`; the
+            registry is as it was.
     """
-    verdict = judge(client, spec, number, measured, limits)
+    verdict = judge(client, spec, number, measured, limits, store)
     if verdict.promoted and refusal and aliases(client, spec.name).get(CHAMPION) != number:
         verdict.promoted, verdict.reason = False, refusal
     if verdict.promoted:
@@ -83,6 +88,7 @@ def judge(
     number: str,
     measured: list[Measured],
     limits: Mapping[str, float],
+    store: str,
 ) -> Verdict:
     """Say what would become of a version now; nothing is written.
 
@@ -90,11 +96,13 @@ def judge(
         number: the version's.
         measured: its benchmarks.
         limits: benchmark -> how bad it may be.
+        store: the artifact store, for the log of what it was asked in shadow.
 
     Raises:
         HoldoutError: there are no rows that neither has seen.
         ModelRefusedError: a version's files aren't those that were registered.
         BenchmarkError: a version has no answer for some rows.
+        ArtifactStoreError: the log can't be read.
     """
     version = find_version(client, spec.name, number)
     has = aliases(client, spec.name)
@@ -117,6 +125,11 @@ def judge(
         verdict.reason = "; ".join(worse)
     else:
         _compare(client, spec, version, verdict)
+    # without a champion nothing is served that it could shadow
+    shadows = has.get(CHAMPION) not in (None, number)
+    if verdict.promoted and shadows and (missing := _unshadowed(spec, version, store)):
+        verdict.promoted = False
+        verdict.reason += f", but {missing}"
     return verdict
 
 
@@ -174,6 +187,23 @@ def _compare(
             verdict.reason = f"no better than noise ({values})"
         else:
             verdict.reason = f"it isn't better ({values})"
+
+
+def _unshadowed(spec: ModelSpec, version: ModelVersion, store: str) -> str:
+    """What a version has to be asked in shadow yet; empty if nothing."""
+    wanted = spec.shadowed_requests
+    if not wanted:
+        return ""
+    made = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).date()
+    since = made - timedelta(days=1)  # MLflow's clock may be ahead
+    number = str(version.version)
+    found = count_shadowed(store, spec.name, number, since, wanted)
+    if found >= wanted:
+        return ""
+    return (
+        f"it has answered {found:,} of {wanted:,} requests in shadow: serve it, `trainyard serve "
+        f"{spec.name}`; then `trainyard model promote {spec.name}/{number}` compares again"
+    )
 
 
 def _predictions(

@@ -1,7 +1,7 @@
 """Compare a month's scores with the reference that was kept when their model was trained.
 
 `monitoring/<model>/` of the artifact store has `YYYY-MM.html`, a page for people, and
-`YYYY-MM.json`, the same for programs.
+`YYYY-MM.json`, the same for programs; of logged requests they are `YYYY-MM-served`.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,13 +17,20 @@ from flows.lifecycle import monitoring_page
 from flows.lifecycle.champion import load_version
 from flows.lifecycle.drift import Shift, shift
 from flows.lifecycle.holdout import load_kept
+from flows.lifecycle.monitored_rows import (
+    MOST_ROWS,
+    MonitoringError,
+    MonthRows,
+    Rows,
+    monitoring_of,
+    scored_rows,
+    served_rows,
+)
 from flows.lifecycle.registry import find_version, recorded_lineage
-from flows.lifecycle.scoring import Scored, answered_by, read_record
+from flows.lifecycle.scoring import Scored, answered_by
 from flows.lifecycle.spec import Limit, ModelSpec, Monitoring
-from flows.platform.artifact_store import artifact_path, read_parquet, write
+from flows.platform.artifact_store import artifact_path, write
 
-MOST_ROWS = 500_000
-"""Of a month with more, as many are compared, drawn by chance."""
 FEWEST_TRUTHS = 200
 """Of fewer rows with truth, luck decides the error."""
 PARTS = 20
@@ -32,10 +39,6 @@ LUCK = 3.58
 """Deviations of a mean of so many parts that luck stays below, with a confidence of 99.9 %."""
 LEAST_FOUND = 0.001
 """Data that have a smaller share of the scored rows are others, of which chance found some."""
-
-
-class MonitoringError(ValueError):
-    """A month can't be monitored: the message says why and what to do."""
 
 
 class Check(BaseModel):
@@ -66,6 +69,9 @@ class Monitored(BaseModel):
     """Those past their limits first."""
     shifts: list[Shift]
     page: str
+    of: Rows = "scored"
+    note: str = ""
+    """What isn't compared, and why."""
 
     @property
     def past(self) -> list[Check]:
@@ -78,7 +84,11 @@ class Monitored(BaseModel):
 
     @property
     def summary(self) -> str:
-        return f"{self.model} version {self.version} in {self.month}: {self.findings}"
+        return f"{self.model} version {self.version} in {self.when}: {self.findings}"
+
+    @property
+    def when(self) -> str:
+        return f"{self.month}'s requests" if self.of == "served" else self.month
 
 
 LateTruth = Callable[[Scored], pl.DataFrame | None]
@@ -92,20 +102,21 @@ def monitor_month(
     store: str,
     flow_run: str,
     late_truth: LateTruth,
+    of: Rows = "scored",
 ) -> Monitored:
-    """Compare a scored month with its model's reference; write the page and the record.
+    """Compare a month with its model's reference; write the page and the record.
 
     Raises:
-        MonitoringError: the month has no scores, or their model no reference; a column is missing
-            or of a type that can't be compared; late truth is of other rows.
-        RegistryError: the version that scored it is gone.
+        MonitoringError: the month has no scores, or no requests, or their model no reference; a
+            column is missing or of a type that can't be compared; late truth is of other rows.
+        RegistryError: the version that answered it is gone.
         ModelRefusedError: its files aren't those that were registered.
         HoldoutError: the reference isn't what was recorded.
         ArtifactStoreError: the store can't be read or written.
     """
-    watch, scored = _monitoring(spec), read_record(store, spec.name, month)
-    if scored is None:
-        raise MonitoringError(f"{spec.name} has no scores of {month}: score the month first")
+    served = of == "served"
+    read = (served_rows if served else scored_rows)(spec, month, store)
+    spec, scored, watch = read.spec, read.scored, monitoring_of(spec)
     lineage = recorded_lineage(client, spec, scored.version)
     if lineage.reference is None:
         raise MonitoringError(
@@ -118,10 +129,11 @@ def monitor_month(
         answered_by(model, spec, load_kept(kept))[0]
         for kept in (lineage.reference, lineage.holdout)
     )
-    rows = _scored_rows(spec, scored, late_truth)
+    rows = _with_late_truth(read, late_truth, served)
     compared = rows.sample(min(MOST_ROWS, len(rows)), seed=0)
     shifts, checks = compare(spec, reference, unseen, compared)
-    checks += _counted(watch, lineage.reference.rows_read, scored)
+    checks += _counted(watch, lineage.reference.rows_read, scored, with_volume=not served)
+    name = f"{month}-served" if served else month
     found = Monitored(
         model=spec.name,
         version=scored.version,
@@ -133,7 +145,9 @@ def monitor_month(
         truths=len(_with_known_truth(watch, rows)),
         checks=sorted(checks, key=lambda check: not check.past),
         shifts=shifts,
-        page=str(artifact_path(store, "monitoring", spec.name, f"{month}.html")),
+        page=str(artifact_path(store, "monitoring", spec.name, f"{name}.html")),
+        of=of,
+        note=read.note,
     )
     page = artifact_path(found.page)
     write(page, monitoring_page.render(found).encode())
@@ -153,7 +167,7 @@ def compare(
     Raises:
         MonitoringError: they lack a column that the spec names, or it can't be compared.
     """
-    watch = _monitoring(spec)
+    watch = monitoring_of(spec)
     columns = {**watch.columns, **{name: pl.col(name) for name in spec.answers}}
     with _explained(spec):
         shifts = [
@@ -181,20 +195,29 @@ def _explained(spec: ModelSpec) -> Iterator[None]:
         ) from error
 
 
-def _scored_rows(spec: ModelSpec, scored: Scored, late_truth: LateTruth) -> pl.DataFrame:
-    """A month's rows with their scores, and with the true values that have come since."""
-    rows, identity = read_parquet(artifact_path(scored.scores)), _monitoring(spec).identity
+def _with_late_truth(month: MonthRows, late_truth: LateTruth, served: bool) -> pl.DataFrame:
+    """A month's rows with the true values that have come since.
+
+    Args:
+        served: whether they are requests, which may lack the identity or be in no data set.
+    """
+    spec, scored, rows = month.spec, month.scored, month.rows
+    identity = monitoring_of(spec).identity
+    if served and not {*identity} <= {*rows.columns}:
+        return rows
     if (truth := late_truth(scored)) is None:
         return rows
     with _explained(spec):
         truth = truth.cast({name: rows.schema[name] for name in identity})
         found = rows.join(truth, on=[*identity], how="semi", nulls_equal=True).height
-        if found < LEAST_FOUND * len(rows):
-            raise MonitoringError(
-                f"{spec.name}: the data given now have {found:,} of the {len(rows):,} rows of "
-                f"{scored.month} that were scored, from {scored.data}: give the same data"
-            )
-        return with_truth(rows, truth, identity, spec.target)
+        if found >= LEAST_FOUND * len(rows):
+            return with_truth(rows, truth, identity, spec.target)
+    if served:
+        return rows
+    raise MonitoringError(
+        f"{spec.name}: the data given now have {found:,} of the {len(rows):,} rows of "
+        f"{scored.month} that were scored, from {scored.data}: give the same data"
+    )
 
 
 def with_truth(
@@ -217,12 +240,6 @@ def with_truth(
     return joined.with_columns(pl.coalesce(target, "true").alias(target)).drop("nth", "true")
 
 
-def _monitoring(spec: ModelSpec) -> Monitoring:
-    if spec.monitoring is None:
-        raise MonitoringError(f"{spec.name}: its ModelSpec says nothing of monitoring; add it")
-    return spec.monitoring
-
-
 def _moved(watch: Monitoring, shifts: list[Shift]) -> Iterator[Check]:
     for each in shifts:
         limit = max(watch.stability.value, each.by_chance)
@@ -240,8 +257,12 @@ def _moved(watch: Monitoring, shifts: list[Shift]) -> Iterator[Check]:
     yield _share(f"unknown {strange.column}", strange.unknown, most)
 
 
-def _counted(watch: Monitoring, reference_rows: int, scored: Scored) -> Iterator[Check]:
+def _counted(
+    watch: Monitoring, reference_rows: int, scored: Scored, with_volume: bool
+) -> Iterator[Check]:
     yield _share("rows without a score", scored.unanswered / scored.rows, watch.quarantined)
+    if not with_volume:
+        return
     ratio = scored.rows / reference_rows
     most = watch.volume.value
     yield Check(

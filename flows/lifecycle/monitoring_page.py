@@ -36,11 +36,14 @@ def render(monitored: "Monitored") -> str:
         ],
         columns=["", "check", "found", "limit", "because"],
     )
-    title = escape(f"{monitored.model} in {monitored.month}")
+    title = escape(f"{monitored.model} in {monitored.when}")
+    rows = "rows of logged requests" if monitored.of == "served" else "rows"
+    done = "answered" if monitored.of == "served" else "scored"
     about = (
-        f"{monitored.rows:,} rows that version {monitored.version} has scored, against "
+        f"{monitored.rows:,} {rows} that version {monitored.version} has {done}, against "
         f"{monitored.reference_rows:,} of {monitored.reference}, which it was chosen on. The true "
-        f"value is known of {monitored.truths:,} of them. Flow run {monitored.flow_run}."
+        f"value is known of {monitored.truths:,} of them. {monitored.note} "
+        f"Flow run {monitored.flow_run}."
     )
     plots = "\n".join(_figure(shift) for shift in monitored.shifts)
     return f"""<!doctype html>

@@ -22,14 +22,15 @@ def report_month(monitored: Monitored, data: str) -> None:
         f"| {check.reason} |"
         for check in monitored.checks
     ]
+    lines += ["", monitored.note]
     create_markdown_artifact(
-        key=f"{monitored.model}-monitoring",
+        key=f"{monitored.model}-monitoring{'-served' * (monitored.of == 'served')}",
         markdown="\n".join(lines),
         description=monitored.summary,
     )
     if not monitored.past:
         get_run_logger().info("%s; %s", monitored.summary, monitored.page)
         return
-    what = f"version {monitored.version} in {monitored.month}: {monitored.findings}"
+    what = f"version {monitored.version} in {monitored.when}: {monitored.findings}"
     get_run_logger().warning(DRIFT_LINE, monitored.model, f"{what}; {monitored.page}")
     drift_detected(monitored.model, monitored.month, monitored.version, monitored.findings, data)

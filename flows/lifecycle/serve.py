@@ -11,20 +11,26 @@ from collections.abc import Sequence
 from functools import partial
 
 import uvicorn
+from fastapi import FastAPI
 from mlflow import MlflowClient
 
+from flows.lifecycle.champion import CHAMPION
 from flows.lifecycle.registry import RegistryError, spec_of
 from flows.lifecycle.serving import create_app
-from flows.lifecycle.serving_metrics import Metrics
+from flows.lifecycle.serving_log import FLUSH, RequestLog
+from flows.lifecycle.serving_metrics import Metrics, ShadowMetrics
 from flows.lifecycle.serving_models import Watch
 from flows.lifecycle.serving_rows import Limits, RowReader
+from flows.lifecycle.serving_shadow import Shadow
 from flows.lifecycle.serving_start import wait_for_champion, wait_for_model
 from flows.lifecycle.spec import SpecError
+from flows.platform.settings import load_settings
 
 HOST = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (a task's address: its security group says who reaches it)
 DRAIN = 8
-"""Seconds for requests under way once it is to stop; `make down` kills after 10, ECS after 30."""
+"""Seconds for requests under way once it is to stop, and then for their log; `make down` kills
+after 10, ECS after 30."""
 
 
 class PortTakenError(RuntimeError):
@@ -76,16 +82,33 @@ def serve(
         )
         sys.stdout.flush()
         config = uvicorn.Config(
-            create_app(watch, reader, metrics, hosts),
+            _app(client, watch, reader, metrics, hosts),
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=DRAIN,
+            timeout_graceful_shutdown=int(DRAIN - FLUSH),
         )
         try:
             uvicorn.Server(config).run(sockets=[listening])
         except KeyboardInterrupt:  # raised again once requests have been answered
             sys.stdout.write("stopped\n")
+
+
+def _app(
+    client: MlflowClient,
+    watch: Watch,
+    reader: RowReader,
+    metrics: Metrics,
+    hosts: Sequence[str],
+) -> FastAPI:
+    """The app with its log, and with the challenger in shadow where the champion answers."""
+    settings, spec = load_settings(), watch.spec
+    log = RequestLog(settings.artifact_store, spec, [*reader.schema], settings.serve_log, metrics)
+    shadow = None
+    if watch.alias == CHAMPION:
+        measures = ShadowMetrics(metrics.registry)
+        shadow = Shadow(client, spec, reader.example_frame(), log, measures)
+    return create_app(watch, reader, metrics, log, shadow, hosts)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -9,26 +9,29 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flows.lifecycle.scoring import NO_ANSWER, answers
+from flows.lifecycle.serving_log import Answered, RequestLog, now
 from flows.lifecycle.serving_metrics import Metrics
 from flows.lifecycle.serving_models import Served, Watch
 from flows.lifecycle.serving_rows import JSON, TABLES, Limits, RequestError, RowReader
-from flows.lifecycle.spec import ModelSpec
+from flows.lifecycle.serving_shadow import Shadow
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +77,14 @@ class Refusal(BaseModel):
 
 
 def create_app(
-    watch: Watch, reader: RowReader, metrics: Metrics, hosts: Sequence[str] = ()
+    watch: Watch,
+    reader: RowReader,
+    metrics: Metrics,
+    log: RequestLog,
+    shadow: Shadow | None = None,
+    hosts: Sequence[str] = (),
 ) -> FastAPI:
-    """Build the app; while it lives, it watches the alias.
+    """Build the app; while it lives, it watches the alias, logs, and asks the challenger.
 
     Args:
         hosts: names that it is asked by, beside this machine's own.
@@ -84,15 +92,19 @@ def create_app(
     spec, limits = watch.spec, reader.limits
     pool = ThreadPoolExecutor(os.cpu_count(), "predict")
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        stop = Event()
-        Thread(target=watch.follow, args=(stop,), daemon=True).start()
-        yield
-        stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
+    async def keep(answered: Answered) -> None:
+        """Once the answer has gone."""
+        if logged := log.sampled():
+            log.add(answered)
+        if shadow:
+            shadow.offer(answered, logged)
 
-    app = FastAPI(title=spec.name, description=spec.about, lifespan=lifespan, version="1")
+    app = FastAPI(
+        title=spec.name,
+        description=spec.about,
+        lifespan=_living(watch, log, shadow, pool),
+        version="1",
+    )
     app.add_middleware(LocalOnly, hosts=hosts)
     _answer_faults(app, metrics)
     _describe(app, watch, metrics)
@@ -110,10 +122,13 @@ def create_app(
             body = await _body(request, limits)
             kind = request.headers.get("content-type", "")
             work = asyncio.get_running_loop().run_in_executor(
-                pool, _answer, served, spec, reader, metrics, body, kind
+                pool, _answer, served, watch, reader, metrics, body, kind
             )
             async with asyncio.timeout(limits.seconds):
-                return Response(await work, media_type=JSON)
+                answer, answered = await work
+            named = {"x-request-id": answered.request}
+            after = BackgroundTask(keep, answered)
+            return Response(answer, headers=named, media_type=JSON, background=after)
         except TimeoutError:
             raise RequestError(
                 503, "time", f"no answer within {limits.seconds:g} s: send fewer rows"
@@ -125,20 +140,43 @@ def create_app(
     return app
 
 
+def _living(
+    watch: Watch, log: RequestLog, shadow: Shadow | None, pool: ThreadPoolExecutor
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """What goes on beside requests; at the end, once they are answered, the log is written."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        stop = Event()
+        Thread(target=watch.follow, args=(stop,), daemon=True).start()
+        log.start()
+        if shadow:
+            shadow.start()
+        yield
+        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        if shadow:
+            shadow.stop()
+        log.close()
+
+    return lifespan
+
+
 def _answer(
     served: Served,
-    spec: ModelSpec,
+    watch: Watch,
     reader: RowReader,
     metrics: Metrics,
     body: bytes,
     content_type: str,
-) -> bytes:
-    rows = reader.read(body, content_type)
+) -> tuple[bytes, Answered]:
+    spec, rows, start = watch.spec, reader.read(body, content_type), time.perf_counter()
     try:
         named, known = answers(served.model, spec, rows)
     except Exception:
         logger.exception("%s version %s failed on a request's rows", spec.name, served.version)
         raise RequestError(500, "model", FAILED) from None
+    took = time.perf_counter() - start
     single = len(spec.answers) == 1
     values: list[Any] = named[spec.answers[0]].to_list() if single else named.to_dicts()
     unanswered = (~known).arg_true().to_list()
@@ -152,7 +190,8 @@ def _answer(
         "predictions": values,
         "unanswered": [{"row": row, "reason": NO_ANSWER} for row in unanswered],
     }
-    return json.dumps(answer, allow_nan=False).encode()
+    answered = Answered(rows, named, known, watch.alias, served.version, uuid4().hex, now(), took)
+    return json.dumps(answer, allow_nan=False).encode(), answered
 
 
 async def _body(request: Request, limits: Limits) -> bytes:

@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from flows.lifecycle.champion import load_version
 from flows.lifecycle.registry import LINEAGE_TAG, Lineage
 from flows.lifecycle.scoring import answers
-from flows.lifecycle.serving_metrics import Metrics
+from flows.lifecycle.serving_metrics import WatchMetrics
 from flows.lifecycle.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -45,21 +45,22 @@ class Watch:
         every: seconds between two looks.
     """
 
+    TAKEN = "answers"
+
     def __init__(
         self,
         client: MlflowClient,
         spec: ModelSpec,
         alias: str,
         example: pl.DataFrame,
-        metrics: Metrics,
+        metrics: WatchMetrics,
         every: float = EVERY,
     ) -> None:
         self.alias, self.spec = alias, spec
         self.current: Served | None = None
         self._client, self._example, self._metrics, self._every = client, example, metrics, every
-        self._confirmed = time.monotonic()
+        self.confirm()
         self._refused: tuple[str, float] = ("", 0.0)
-        self._trouble = ""
         metrics.lag.set_function(lambda: time.monotonic() - self._confirmed)
 
     def follow(self, stop: Event) -> None:
@@ -77,7 +78,7 @@ class Watch:
             return
         number = str(version.version)
         if self.current and self.current.version == number:
-            self._confirmed, self._trouble = time.monotonic(), ""
+            self.confirm()
             return
         refused, when = self._refused
         if refused == number and time.monotonic() - when < AGAIN:
@@ -97,9 +98,13 @@ class Watch:
         lineage = Lineage.model_validate_json(recorded) if recorded else None
         number = str(version.version)
         self.current = Served(model, number, lineage, datetime.now(UTC))  # one write: the swap
-        self._confirmed, self._trouble = time.monotonic(), ""
+        self.confirm()
         self._metrics.version.set(int(number))
-        logger.info("%s version %s answers from now on", self.spec.name, number)
+        logger.info("%s version %s %s from now on", self.spec.name, number, self.TAKEN)
+
+    def confirm(self) -> None:
+        """Note that all is as the alias says."""
+        self._confirmed, self._trouble = time.monotonic(), ""
 
     @property
     def _name(self) -> str:

@@ -124,6 +124,8 @@ class ModelSpec:
     """Classes beside scikit-learn's own that the model may hold."""
     served: type[ServedRow] | None = None
     """What `trainyard model serve` takes; its fields are the columns that `model_input` needs."""
+    shadowed_requests: int = 0
+    """So many logged requests a better version has to answer in shadow before it is promoted."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):

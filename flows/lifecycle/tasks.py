@@ -142,7 +142,8 @@ def ask(
     A click in Prefect's page answers, or `trainyard model promote`.
     """
     spec, client = load_spec(place), MlflowClient(experiment.tracking_uri)
-    verdict = gate.judge(client, spec, number, measured, limits)
+    store = load_settings().artifact_store
+    verdict = gate.judge(client, spec, number, measured, limits, store)
     if not verdict.promoted:
         return ""
     lineage = recorded_lineage(client, spec, number)
@@ -233,8 +234,9 @@ def promote_if_better(
         refusal: why a person doesn't want it, whatever the comparison says.
     """
     spec, client = load_spec(place), MlflowClient(experiment.tracking_uri)
+    store = load_settings().artifact_store
     with exclusive(PROMOTION):
-        verdict = gate.decide(client, spec, number, measured, limits, refusal)
+        verdict = gate.decide(client, spec, number, measured, limits, store, refusal)
     get_run_logger().info("%s", verdict.summary)
     if verdict.promoted:
         model_promoted(spec.name, number, verdict.summary)

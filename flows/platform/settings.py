@@ -6,10 +6,11 @@ import os
 from dataclasses import dataclass
 
 DATABASE = "TRAINYARD_FLOWS_DATABASE"
+SERVE_LOG = "TRAINYARD_SERVE_LOG"
 
 
 class SettingsError(RuntimeError):
-    """A setting is missing: the message names it and says who sets it."""
+    """A setting is missing or no value: the message names it and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,16 @@ class Settings:
     """MLflow's."""
     database: str = ""
     """The flows' own, as postgresql://user:password@host/name; empty where there is none."""
+    serve_log: float = 1.0
+    """The share of a served model's requests that is logged."""
 
 
 def load_settings() -> Settings:
-    """Read TRAINYARD_ARTIFACT_STORE, MLFLOW_TRACKING_URI and, if it is set, DATABASE.
+    """Read TRAINYARD_ARTIFACT_STORE, MLFLOW_TRACKING_URI and, if they are set, the others.
 
     Raises:
-        SettingsError: one of the first two has no value; all that is missing is named at once.
+        SettingsError: one of the first two has no value; all that is missing is named at once. Or
+            SERVE_LOG is no share.
     """
     names = ("TRAINYARD_ARTIFACT_STORE", "MLFLOW_TRACKING_URI")
     store, tracking_uri = (os.environ.get(name, "") for name in names)
@@ -39,4 +43,15 @@ def load_settings() -> Settings:
             "`make deploy` registers. In a shell, start the stack with `make up` and load its "
             "environment with `. .trainyard/env`"
         )
-    return Settings(store, tracking_uri, os.environ.get(DATABASE, ""))
+    return Settings(store, tracking_uri, os.environ.get(DATABASE, ""), _share(SERVE_LOG))
+
+
+def _share(name: str) -> float:
+    given = os.environ.get(name) or "1"
+    try:
+        share = float(given)
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 1:
+        raise SettingsError(f"{name}={given}: write a share of the requests, 0 to 1")
+    return share

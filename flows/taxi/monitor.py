@@ -1,9 +1,10 @@
-"""Compare a scored month of trips with the month that its model was chosen on."""
+"""Compare a scored or served month of trips with the month that its model was chosen on."""
 
 import polars as pl
 from mlflow import MlflowClient
 from prefect import flow, get_run_logger, task
 
+from flows.lifecycle.monitored_rows import Rows
 from flows.lifecycle.monitoring import Monitored, monitor_month
 from flows.lifecycle.monitoring_report import report_month
 from flows.lifecycle.scoring import Scored
@@ -19,22 +20,25 @@ from flows.taxi.source import SourceError, raw_month
 
 
 @flow(name="taxi-monitor", timeout_seconds=7200, result_serializer="json")
-def taxi_monitor(month: Month | None = None, data: Address = "synthetic") -> None:
-    """Compare a scored month of trips with its model's reference; past a limit, train again.
+def taxi_monitor(
+    month: Month | None = None, data: Address = "synthetic", rows: Rows = "scored"
+) -> None:
+    """Compare a month of trips with its model's reference; past a limit, train again.
 
     Args:
         month: like 2023-01; without it, the newest that TLC has published by the time the run was
             scheduled for.
         data: where raw months come from, as for taxi-train: drop-offs that weren't known when the
             month was scored are looked up there.
+        rows: the month's scored trips, or those that the served champion was asked about in it.
     """
     end_killed_attempts()
     month = month or latest_months(current_run().scheduled)[1]
-    report_month(monitor_trips(month, data), data)
+    report_month(monitor_trips(month, data, rows), data)
 
 
 @task(task_run_name="monitor-{month}", **RETRIED, **PERSISTED, **WAITS)
-def monitor_trips(month: str, data: str) -> Monitored:
+def monitor_trips(month: str, data: str, rows: Rows) -> Monitored:
     """Write the month's page, and say what is past its limit."""
     from flows.taxi.spec import SPEC
 
@@ -47,6 +51,7 @@ def monitor_trips(month: str, data: str) -> Monitored:
         settings.artifact_store,
         current_run().id,
         lambda scored: late_durations(scored, data, settings.artifact_store),
+        rows,
     )
 
 

@@ -6,6 +6,8 @@ from pydantic import BaseModel, Field
 
 # The variable by which runs find the flows' own database.
 FLOWS_DATABASE = "TRAINYARD_FLOWS_DATABASE"
+# The variable with the share of requests, 0 to 1, that a served model logs.
+SERVE_LOG = "TRAINYARD_SERVE_LOG"
 # The variable that tells `register` who hears of runs that die: the address of a webhook that takes
 # JSON as Slack does. It is a secret.
 WEBHOOK = "TRAINYARD_NOTIFY_WEBHOOK"

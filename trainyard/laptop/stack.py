@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from trainyard.contract.outputs import (
     FLOWS_DATABASE,
+    SERVE_LOG,
     ProcessWorkPool,
     StackOutputs,
     deploy_environment,
@@ -76,7 +77,7 @@ class Stack:
         kept = {
             key: value
             for key, value in os.environ.items()
-            if key == FLOWS_DATABASE or not key.startswith(own)
+            if key in (FLOWS_DATABASE, SERVE_LOG) or not key.startswith(own)
         }
         binaries = str(Path(sys.executable).parent)
         no_proxy = kept.get("no_proxy") or kept.get("NO_PROXY")

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import polars as pl
@@ -12,10 +14,18 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 
+from flows.lifecycle.champion import load_champion
 from flows.lifecycle.monitoring import Monitored
+from flows.lifecycle.scoring import answers
+from flows.lifecycle.serving_log import Answered, RequestLog
+from flows.lifecycle.serving_metrics import Metrics
+from flows.lifecycle.serving_rows import Limits, RowReader
 from flows.platform.artifact_store import artifact_path, read
+from flows.taxi.features import TRIP_COLUMNS
 from flows.taxi.monitor import taxi_monitor
 from flows.taxi.score import taxi_score
+from flows.taxi.served import Trip
+from flows.taxi.spec import SPEC
 from flows.taxi.synthetic import synthetic_month
 from tests.e2e.flows.whole_runs import MODEL_NAME, Place, artifacts, ended, place, put_month, run
 
@@ -44,6 +54,18 @@ def of_month(flow: Any, here: Place, month: str) -> FlowRun:
     done = run(flow, data=str(here.folder), month=month)
     assert ended(done)[0] == "Completed", done.state
     return done
+
+
+def log_requests(here: Place, month: str, trips: pl.DataFrame) -> None:
+    """Log trips as if the champion had been asked about them in a month, a hundred at a time."""
+    model = load_champion(MODEL_NAME, SPEC.trusted_types)
+    rows = trips.select(TRIP_COLUMNS).cast(RowReader(Trip, Limits()).schema)
+    log = RequestLog(here.store, SPEC, rows.columns, 1.0, Metrics())
+    for start in range(0, len(rows), 100):
+        some = rows[start : start + 100]
+        at = datetime.fromisoformat(f"{month}-03T12:00")
+        log.add(Answered(some, *answers(model, SPEC, some), "champion", "1", uuid4().hex, at, 0.1))
+    log.write(last=True)
 
 
 def found(here: Place, month: str) -> Monitored:
@@ -132,3 +154,22 @@ def test_a_month_without_scores_fails_and_says_what_to_do(trained: Place) -> Non
     state, message = ended(run(taxi_monitor, month="2023-07"))
     assert state == "Failed"
     assert f"{MODEL_NAME} has no scores of 2023-07: score the month first" in message
+
+
+def test_what_was_asked_over_http_is_monitored_with_the_truth_that_came_since(
+    trained: Place, prefect_server: str
+) -> None:
+    trips = synthetic_month("2023-08", rows=ROWS)
+    put_month(trained.folder, "2023-08", trips)
+    log_requests(trained, "2023-08", trips.sample(2_000, seed=1))
+    done = run(taxi_monitor, data=str(trained.folder), month="2023-08", rows="served")
+    assert ended(done)[0] == "Completed", done.state
+    what = found(trained, "2023-08-served")
+    assert (what.version, what.rows, what.past) == ("1", 2_000, [])
+    assert 1_500 < what.truths <= 2_000
+    assert "rmse where truth is known" in {check.name for check in what.checks}
+    assert what.note == "Not compared, because requests don't have it: fare, volume."
+    page = str(artifacts(done.id)[f"{MODEL_NAME}-monitoring-served"].data)
+    assert f"# {MODEL_NAME} version 1 in 2023-08's requests: all within limits" in page
+    assert what.page in page
+    assert drifts(prefect_server, done) == []

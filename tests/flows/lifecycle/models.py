@@ -21,6 +21,8 @@ from flows.lifecycle.gate import Verdict, decide
 from flows.lifecycle.holdout import SeenData, keep_holdout
 from flows.lifecycle.reference import keep_reference
 from flows.lifecycle.registry import Lineage, aliases, register
+from flows.lifecycle.serving_log import Answered, RequestLog, now
+from flows.lifecycle.serving_metrics import Metrics
 from flows.lifecycle.spec import Limit, Metric, ModelSpec, Monitoring, ServedRow, Values, distance
 
 REFERENCE_ROWS = 4000
@@ -99,6 +101,14 @@ def data(name: str, held_out_by: Sequence[str] = ("x", "y", "shelf")) -> SeenDat
     return SeenData(name=name, sha256=sha256, uri=uri, rows=1000, held_out_by=[*held_out_by])
 
 
+def answered(*x: float | None, grams: float = 1.0, **given: Any) -> Answered:
+    """A request that version 1, the champion, has answered just now: with x + `grams`."""
+    by = {"alias": "champion", "version": "1", "at": now(), "request": uuid4().hex, **given}
+    rows = pl.DataFrame({"x": x}, schema={"x": pl.Float64})
+    answers = pl.DataFrame({"prediction": rows["x"].fill_null(float("nan")) + grams})
+    return Answered(rows, answers, rows["x"].is_not_null(), seconds=0.5, **by)
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """A registered model of a test's own, with its holdouts."""
@@ -148,7 +158,7 @@ class Pipeline:
     ) -> Verdict:
         measured = [Measured(name="mae", value=2.0, unit="g")]
         measured += [Measured(name="closeness", value=-2.0, higher_is_better=True)]
-        return decide(self.client, self.spec, number, measured, limits or {}, refusal)
+        return decide(self.client, self.spec, number, measured, limits or {}, self.store, refusal)
 
     def champion_of(self, *grams: float) -> list[str]:
         """Register models and let each become the champion; gives their versions."""
@@ -156,6 +166,13 @@ class Pipeline:
         for number in numbers:
             assert self.decide(number).promoted
         return numbers
+
+    def log(self, *requests: Answered) -> None:
+        """Log requests, a file each, as a server does."""
+        for request in requests:
+            log = RequestLog(self.store, self.spec, request.rows.columns, 1.0, Metrics())
+            log.add(request)
+            log.write(last=True)
 
     def aliases(self) -> dict[str, str]:
         return aliases(self.client, self.spec.name)

@@ -20,7 +20,7 @@ from flows.lifecycle.registry import (
     RegistryError,
     roll_back,
 )
-from tests.flows.lifecycle.models import CLOSENESS, MAE, Pipeline, wrong_by
+from tests.flows.lifecycle.models import CLOSENESS, MAE, Pipeline, answered, wrong_by
 
 NAN = float("nan")
 
@@ -288,6 +288,46 @@ def test_judging_writes_nothing(pipeline: Pipeline) -> None:
     pipeline.champion_of(1.0)
     number = pipeline.register(0.0)
     before = pipeline.everything()
-    verdict = judge(pipeline.client, pipeline.spec, number, [], {})
+    verdict = judge(pipeline.client, pipeline.spec, number, [], {}, pipeline.store)
     assert verdict.promoted
     assert pipeline.everything() == before
+
+
+def test_what_wins_waits_until_it_has_answered_enough_in_shadow(pipeline: Pipeline) -> None:
+    object.__setattr__(pipeline.spec, "shadowed_requests", 3)
+    pipeline.champion_of(1.0)  # the first one has nobody's requests to answer
+    number = pipeline.register(0.0)
+    verdict = pipeline.decide(number)
+    assert not verdict.promoted
+    assert verdict.reason.startswith("better than v1 (mae ")
+    assert verdict.reason.endswith(
+        ", but it has answered 0 of 3 requests in shadow: serve it, `trainyard serve "
+        f"{pipeline.spec.name}`; then `trainyard model promote {pipeline.spec.name}/2` compares "
+        "again"
+    )
+    assert pipeline.aliases() == {"champion": "1", "challenger": "2"}
+
+    def shadowed(**given: str) -> None:
+        pipeline.log(answered(1.0, 2.0, 3.0, **{"alias": "challenger", "version": "2", **given}))
+
+    for request in ("a", "b", "b"):
+        shadowed(request=request)
+    shadowed(version="1")
+    shadowed(alias="champion")
+    assert "it has answered 2 of 3 requests" in pipeline.decide(number).reason
+    shadowed(request="c")
+    assert pipeline.decide(number).promoted
+    assert pipeline.aliases() == {"champion": "2", "previous": "1"}
+
+
+def test_what_loses_is_not_sent_into_shadow(pipeline: Pipeline) -> None:
+    object.__setattr__(pipeline.spec, "shadowed_requests", 3)
+    pipeline.champion_of(0.0)
+    assert "shadow" not in pipeline.decide(pipeline.register(1.0)).reason
+
+
+def test_without_a_champion_to_shadow_none_is_demanded(pipeline: Pipeline) -> None:
+    object.__setattr__(pipeline.spec, "shadowed_requests", 3)
+    pipeline.champion_of(1.0)
+    pipeline.client.delete_model_version(pipeline.spec.name, "1")
+    assert pipeline.decide(pipeline.register(0.5)).promoted

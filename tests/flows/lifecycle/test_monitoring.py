@@ -4,15 +4,16 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 import polars as pl
 import pytest
 
 from flows.lifecycle.batch import Batch
 from flows.lifecycle.drift import shift
+from flows.lifecycle.monitored_rows import MonitoringError, served_rows
 from flows.lifecycle.monitoring import (
     Monitored,
-    MonitoringError,
     compare,
     monitor_month,
     with_truth,
@@ -22,7 +23,7 @@ from flows.lifecycle.registry import LINEAGE_TAG
 from flows.lifecycle.scoring import Scored, score_month
 from flows.lifecycle.spec import Values
 from flows.platform.artifact_store import artifact_path, read
-from tests.flows.lifecycle.models import MAE, Pipeline, mae, things
+from tests.flows.lifecycle.models import MAE, Pipeline, answered, mae, things
 from tests.flows.lifecycle.models import REFERENCE_ROWS as ROWS
 
 MONTH = "2026-05"
@@ -260,3 +261,86 @@ def test_a_column_that_cannot_be_compared_is_refused(pipeline: Pipeline) -> None
     spec = replace(pipeline.spec, monitoring=more)
     with pytest.raises(MonitoringError, match=r"names can't be compared .*: cast it there"):
         monitor_month(pipeline.client, spec, MONTH, pipeline.store, "run", lambda _: None)
+
+
+def asked(pipeline: Pipeline, *x: float | None, **given: object) -> None:
+    """Requests of the month, each of 100 rows and on a day of its own."""
+    for day, start in enumerate(range(0, len(x), 100)):
+        at = datetime(2026, 5, 1 + day % 31, 23, 59)
+        pipeline.log(answered(*x[start : start + 100], **{"at": at, "grams": 0.0, **given}))
+
+
+def monitor_requests(
+    pipeline: Pipeline, late_truth: Callable[[Scored], pl.DataFrame | None] = lambda _: None
+) -> Monitored:
+    return monitor_month(
+        pipeline.client, pipeline.spec, MONTH, pipeline.store, "run", late_truth, "served"
+    )
+
+
+def test_a_months_logged_requests_are_monitored_like_its_scores(pipeline: Pipeline) -> None:
+    by_scores = monitored(pipeline, lambda rows: rows.with_columns(shelf=pl.lit("low")))
+    x = things(ROWS, seed=5)["x"]
+    asked(pipeline, *x)
+    alike = monitor_requests(pipeline)
+    assert (alike.version, alike.rows, alike.truths, names(alike)) == ("1", ROWS, 0, [])
+    asked(pipeline, *(x + 20))
+    found = monitor_requests(pipeline)
+    assert names(found) == ["drift of x", "drift of prediction"]
+    assert found.summary.startswith(f"{pipeline.spec.name} version 1 in {MONTH}'s requests: drift")
+    # a page of its own, which says what it is of
+    assert found.page.endswith(f"/{MONTH}-served.html")
+    page = read(artifact_path(found.page)).decode()
+    assert "8,000 rows of logged requests that version 1 has answered" in page
+    assert "Not compared, because requests don&#x27;t have it: shelf, volume." in page
+    assert "drift of shelf" in read(artifact_path(by_scores.page)).decode()
+    record = json.loads(read(artifact_path(found.page).with_suffix(".json")))
+    assert Monitored.model_validate(record) == found
+
+
+def test_only_what_the_champion_answered_in_the_month_is_monitored(pipeline: Pipeline) -> None:
+    pipeline.champion_of(1.0, 0.0)
+    x = things(ROWS, seed=5)["x"].to_list()
+    asked(pipeline, *x, *([None] * 300))
+    asked(pipeline, *x[:100], version="2")
+    asked(pipeline, *x[:200], version="2", alias="challenger")
+    asked(pipeline, *x[:400], version="2", at=datetime(2026, 4, 30, 23, 59))
+    asked(pipeline, *x[:400], version="2", at=datetime(2026, 6, 1))
+    found = monitor_requests(pipeline)
+    assert (found.version, found.rows) == ("1", ROWS + 300)
+    assert "Other versions have answered 100 rows, which aren't here." in found.note
+    (unanswered,) = [each for each in found.checks if each.name == "rows without a score"]
+    assert unanswered.found == "6.98%"
+
+
+def test_requests_get_the_truth_that_the_data_have_of_them(pipeline: Pipeline) -> None:
+    pipeline.champion_of(0.0)
+    rows = things(ROWS, seed=5)
+    asked(pipeline, *rows["x"])
+    truth = rows.select("x", y=pl.col("x") + 9)
+    found = monitor_requests(pipeline, lambda _: truth)
+    assert (found.truths, names(found)) == (ROWS, ["mae where truth is known"])
+    # of other rows there is none, and of what is asked there needn't be
+    found = monitor_requests(pipeline, lambda _: truth.with_columns(pl.col("x") + 100))
+    assert (found.truths, names(found)) == (0, [])
+
+
+def test_of_many_requests_some_are_drawn_whole(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.lifecycle.monitored_rows.MOST_ROWS", 2000)
+    pipeline.champion_of(0.0)
+    asked(pipeline, *things(ROWS, seed=5)["x"])
+    drawn = served_rows(pipeline.spec, MONTH, pipeline.store)
+    assert drawn.scored.rows == ROWS
+    assert 500 < len(drawn.rows) <= 2000
+    assert set(drawn.rows["request_id"].value_counts()["count"]) == {100}
+
+
+def test_a_month_without_requests_is_refused(pipeline: Pipeline) -> None:
+    pipeline.champion_of(0.0)
+    asked(pipeline, 1.0, alias="challenger")
+    asked(pipeline, None)
+    told = f"no answered requests of {MONTH} in its log: serve it, `trainyard serve tested"
+    with pytest.raises(MonitoringError, match=told):
+        monitor_requests(pipeline)

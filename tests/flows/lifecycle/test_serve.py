@@ -17,6 +17,7 @@ from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import httpx
+import polars as pl
 import pytest
 from mlflow import MlflowClient
 from sklearn.dummy import DummyClassifier
@@ -122,6 +123,10 @@ def test_promotions_under_load_fail_no_request_and_mix_no_answer(wine: Pipeline)
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
         assert process.stdout.read() == "stopped\n"
+    # and all of it is in the log, with the one that was typed
+    logged = pl.read_parquet(f"{wine.store}/served/{SPEC.name}/*/champion.*.parquet")
+    assert len(logged) == 20 * found.total() + 1
+    assert (logged["prediction"].cast(str) == logged["model_version"]).all()
 
 
 def test_what_is_under_way_is_answered_before_it_ends(wine: Pipeline) -> None:
@@ -148,6 +153,10 @@ def test_what_is_under_way_is_answered_before_it_ends(wine: Pipeline) -> None:
         assert got.startswith(b"HTTP/1.1 200")
         assert b'"predictions": [1]' in got
         assert process.wait(10) == -signal.SIGTERM
+    (logged,) = Path(wine.store).glob(f"served/{SPEC.name}/day=*/champion.1.*.parquet")
+    found = pl.read_parquet(logged)
+    assert found.select(*example(), "prediction").rows() == [(*example().values(), 1)]
+    assert f"x-request-id: {found['request_id'].item()}".encode() in got
 
 
 def example() -> dict[str, float]:

@@ -19,6 +19,7 @@ from flows.lifecycle import registry
 from flows.lifecycle.batch import Batch
 from flows.lifecycle.scoring import NO_ANSWER, score_month
 from flows.lifecycle.serving import create_app
+from flows.lifecycle.serving_log import RequestLog
 from flows.lifecycle.serving_metrics import Metrics
 from flows.lifecycle.serving_models import Watch
 from flows.lifecycle.serving_rows import JSON, Limits, RowReader
@@ -69,7 +70,8 @@ def served(pipeline: Pipeline, limits: Limits = LIMITS, hosts: tuple[str, ...] =
     assert spec.served
     reader, metrics = RowReader(spec.served, limits), Metrics()
     watch = Watch(pipeline.client, spec, "champion", reader.example_frame(), metrics)
-    return Served(pipeline, watch, create_app(watch, reader, metrics, hosts))
+    log = RequestLog(pipeline.store, spec, [*reader.schema], 1.0, metrics)
+    return Served(pipeline, watch, create_app(watch, reader, metrics, log, hosts=hosts))
 
 
 @pytest.fixture

@@ -26,3 +26,18 @@ def test_an_empty_setting_is_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     with pytest.raises(SettingsError, match=r"^MLFLOW_TRACKING_URI not set"):
         load_settings()
+
+
+def test_the_share_of_logged_requests_is_all_or_what_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRAINYARD_ARTIFACT_STORE", "a")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "b")
+    monkeypatch.delenv("TRAINYARD_SERVE_LOG", raising=False)
+    assert load_settings().serve_log == 1
+    monkeypatch.setenv("TRAINYARD_SERVE_LOG", "0.25")
+    assert load_settings().serve_log == 0.25
+    for given in ("all", "10%", "-0.1", "1.1", "nan"):
+        monkeypatch.setenv("TRAINYARD_SERVE_LOG", given)
+        with pytest.raises(SettingsError, match=f"TRAINYARD_SERVE_LOG={given}: write a share"):
+            load_settings()
