@@ -165,8 +165,9 @@ def container(args: ModelServerArgs, hosts: Sequence[str]) -> Container:
         # It listens only once it has the champion or knows that there is none
         # (flows/lifecycle/serving_start.py): nobody has to ask /ready.
         health_path="/health",
-        # ECS's most: beside a new MLflow it waits for that.
-        slow_start_seconds=300,
+        # Beside a new MLflow it waits for that. Three tasks that never get ready, after which ECS
+        # rolls back, are still within the 20 minutes for which `up` waits.
+        slow_start_seconds=240,
     )
 
 

@@ -58,8 +58,8 @@ class Observability(pulumi.ComponentResource):
 
     Inputs: `stack`; `emails`, which AWS asks to confirm.
     Outputs: `topic_arn`; `namespace`, where the stack's own metrics are.
-    Idle cost: 3.00 $ a month for the dashboard and 0.10 $ an alarm: 4.30 to 4.50 $. A metric that
-    counts log lines is by use.
+    Idle cost: 3.00 $ a month for the dashboard and 0.10 $ an alarm: 4.40 to 4.60 $, with served
+    models more. A metric that counts log lines is by use.
     """
 
     topic_arn: Output[str]

@@ -105,7 +105,7 @@ def test_a_certificate_puts_an_internal_load_balancer_with_tls_before_all_models
     assert "taxi-trip-duration.models.example.com" in container(made)["command"]
     # a champion that is missing isn't a task to be killed
     assert {g.plain["healthCheck"]["path"] for g in made.of("TargetGroup")} == {"/health"}
-    assert service(made).plain["healthCheckGracePeriodSeconds"] == 300
+    assert service(made).plain["healthCheckGracePeriodSeconds"] == 240
 
 
 def test_names_of_load_balancers_fit_the_longest_stack() -> None:

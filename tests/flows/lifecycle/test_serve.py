@@ -42,12 +42,18 @@ def wine(tmp_path: Path) -> Pipeline:
     return Pipeline(client, str(tmp_path / "store"), SPEC)
 
 
-def moved(wine: Pipeline) -> str:
-    """Register a model that answers its own version's number, and make it the champion."""
+def registered(wine: Pipeline) -> str:
+    """Register a model that answers its own version's number."""
     number = len(wine.numbers()) + 1
     model = DummyClassifier(strategy="constant", constant=number).fit([[0] * 13], [number])
     found = register(wine.client, PLACE, *wine.logged(model), wine.lineage(), "a model")
     assert found == str(number)
+    return found
+
+
+def moved(wine: Pipeline) -> str:
+    """Register such a model, and make it the champion."""
+    found = registered(wine)
     promote(wine.client, SPEC.name, found, {})
     return found
 
@@ -256,6 +262,13 @@ def test_a_stacks_task_is_healthy_without_a_model_and_serves_it_once_there_is_on
             time.sleep(0.1)
         assert answered(address, "/version").json()["version"] == number
         assert process.poll() is None
+
+
+def test_a_stacks_task_is_healthy_where_no_version_is_the_champion(wine: Pipeline) -> None:
+    registered(wine)
+    with starting(wine.client.tracking_uri, wine.store) as (_, address):
+        assert answered(address, "/health").status_code == 200
+        assert f"no version of {SPEC.name}@champion" in answered(address, "/ready").text
 
 
 def test_a_stacks_task_that_starts_beside_a_champion_never_answers_without_it(
