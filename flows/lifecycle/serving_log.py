@@ -187,10 +187,11 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def only_known(answered: Answered) -> pl.DataFrame:
+def only_known(answers: pl.DataFrame, known: pl.Series) -> pl.DataFrame:
     """The answers, null where there is none."""
-    known = pl.lit(answered.known)
-    return answered.answers.select(pl.when(known).then(pl.col(*answered.answers.columns)))
+    if known.all():
+        return answers
+    return answers.select(pl.when(known).then(pl.col(*answers.columns)))
 
 
 def _frame(requests: list[Answered]) -> pl.DataFrame:
@@ -206,5 +207,6 @@ def _frame(requests: list[Answered]) -> pl.DataFrame:
     )
     nth = np.repeat(np.arange(len(requests)), [len(request.rows) for request in requests])
     rows = pl.concat([request.rows for request in requests])
-    answers = pl.concat([only_known(request) for request in requests], how="vertical_relaxed")
-    return pl.concat([rows, answers, each[nth]], how="horizontal")
+    answers = pl.concat([request.answers for request in requests], how="vertical_relaxed")
+    known = only_known(answers, pl.concat([request.known for request in requests]))
+    return pl.concat([rows, known, each[nth]], how="horizontal")

@@ -144,7 +144,7 @@ class Shadow:
 
     def _compare(self, mine: Answered, champions: Answered) -> None:
         metrics, version = self._metrics, mine.version
-        new, old = only_known(mine), only_known(champions)
+        new, old = (only_known(each.answers, each.known) for each in (mine, champions))
         for name in self._spec.answers:
             differ = new[name].ne_missing(old[name])
             metrics.different.labels(version, name).inc(int(differ.sum()))
