@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from infra.estimate import recorder
-from tests.infra.example_stacks import CLOUD
+from tests.infra.example_stacks import CLOUD, IMAGES, READY
 from trainyard.rehearsal import iam_usage as rights
 from trainyard.rehearsal.stack import MODES, Mode
 
@@ -27,7 +27,8 @@ Did = dict[str, dict[bool, set[str]]]
 
 @cache
 def recorded(mode: Mode) -> recorder.Recording:
-    return recorder.run(**MODES[mode] | (CLOUD if mode == "cloud" else {}))
+    served = {"serve": ["taxi-trip-duration"], **IMAGES}
+    return recorder.run(**MODES[mode] | served | (CLOUD if mode == "cloud" else {}), noted=READY)
 
 
 def rehearsal(mode: Mode = "self-hosted") -> tuple[Granted, Did]:
