@@ -142,6 +142,12 @@ def use_prefix(bucket_arn: Input[str], prefix: str) -> tuple[Statement, ...]:
     )
 
 
+def write_prefix(bucket_arn: Input[str], prefix: str) -> Statement:
+    """Write objects under a prefix of a bucket, without reading or listing any."""
+    on = [Output.format("{0}/{1}*", bucket_arn, prefix)]
+    return allow("WritePrefix", "s3:AbortMultipartUpload", "s3:PutObject", on=on)
+
+
 def read_sources(location: Location, prefixes: Sequence[str]) -> list[Statement]:
     """Read prefixes of other buckets, `s3://bucket/prefix/`, and list nothing beside them."""
     statements = []

@@ -172,10 +172,6 @@ def container(args: ModelServerArgs, hosts: Sequence[str]) -> Container:
 
 
 def rights(args: ModelServerArgs) -> list[iam.Statement]:
-    """Its own request log, to write and to read; models come through MLflow."""
-    own = [
-        *iam.use_prefix(args.store.arn, f"{FLOWS}served/{args.model}/"),
-        # so s3fs asks whether a bucket is there
-        iam.allow("FindBucket", "s3:GetBucketLocation", on=[args.store.arn]),
-    ]
+    """Its own request log, to write; models come through MLflow."""
+    own = [iam.write_prefix(args.store.arn, f"{FLOWS}served/{args.model}/")]
     return own if args.store.key_arn is None else [*own, iam.use_key(args.store.key_arn)]

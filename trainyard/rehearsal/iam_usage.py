@@ -32,10 +32,6 @@ UNUSED_WITH_CLOUD: dict[Right, str] = {
 }
 # Rights that one rehearsal uses and the next doesn't.
 SOMETIMES: dict[Right, str] = {
-    ("serve-taxi-trip-duration-task", "s3:GetBucketLocation"): "A request log that is written.",
-    ("serve-taxi-trip-duration-task", "s3:GetObject"): "A request log that is read.",
-    ("serve-taxi-trip-duration-task", "s3:ListBucket"): "A request log that is written.",
-    ("serve-taxi-trip-duration-task", "s3:PutObject"): "A request log that is written.",
     ("-task", "s3:AbortMultipartUpload"): "A large artifact whose upload fails half-way.",
     ("worker-task", "ecs:StopTask"): "A run that is cancelled.",
     ("worker-task", "logs:GetLogEvents"): "A run's last lines, if it died before it could speak.",

@@ -36,19 +36,20 @@ def serve_meanwhile(rehearsal: Rehearsal, act: Callable[[], str]) -> str:
     Returns:
         What `act` found, and what became of the requests.
     """
+    before = len(rehearsal.tasks(SERVICE))
     scale(rehearsal, TASKS)
     with requests(rehearsal) as sent:
         found = act()
         killed = rehearsal.tasks(SERVICE)[0]["taskArn"]
         docker("kill", "-s", "KILL", rehearsal.container(killed))
         ready(rehearsal, TASKS, other_than=killed)
-    scale(rehearsal, 1)
+    scale(rehearsal, before)
     if sent.failed:
         raise RehearsalError(f"{len(sent.failed)} requests failed twice: {sent.failed[0]}")
     if len(sent.answers) < 2:
         raise RehearsalError(f"a promotion was not taken: {sent.answers}")
     prefix = f"flows/served/{MODEL}/"
-    wait_until(lambda: rehearsal.keys(prefix), 60, lambda: f"no request is logged under {prefix}")
+    wait_until(lambda: rehearsal.keys(prefix), 90, lambda: f"no request is logged under {prefix}")
     total = sum(sent.answers.values())
     return f"{found}; {total} requests, 0 failed, {sent.again} tried again as a task was killed"
 

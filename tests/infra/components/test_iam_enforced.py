@@ -170,7 +170,6 @@ ALLOWED: dict[str, tuple[str, Call]] = {
     ),
     "MLflow writes an artifact": ("mlflow-task", put(BUCKET, "mlflow/1/model")),
     "model server writes its log": ("serve-taxi-trip-duration-task", put(BUCKET, LOG)),
-    "model server reads its log": ("serve-taxi-trip-duration-task", get(BUCKET, LOG)),
     "deployer reads the outputs": ("deployer-task", parameter("/trainyard/dev/outputs")),
 }
 DENIED: dict[str, tuple[str, Call]] = {
@@ -234,6 +233,7 @@ DENIED: dict[str, tuple[str, Call]] = {
         "serve-taxi-trip-duration-task",
         put(BUCKET, "flows/served/fraud-risk/day=2026-11-30/x.parquet"),
     ),
+    "model server reads its log": ("serve-taxi-trip-duration-task", get(BUCKET, LOG)),
     "model server reads scores": ("serve-taxi-trip-duration-task", get(BUCKET, "flows/result")),
     "model server lists flows' results": ("serve-taxi-trip-duration-task", ls(BUCKET, "flows/")),
     "model server writes a model": ("serve-taxi-trip-duration-task", put(BUCKET, "mlflow/1/model")),
