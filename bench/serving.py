@@ -28,7 +28,8 @@ from rich.table import Table
 from upath import UPath
 
 from bench.flow_process import environment_of, in_own_process
-from flows.lifecycle.registry import promote, versions
+from flows.lifecycle.champion import CHAMPION
+from flows.lifecycle.registry import CHALLENGER, aliases, promote, versions
 from flows.taxi.features import TRIP_COLUMNS, model_input
 from flows.taxi.source import raw_month
 from flows.taxi.spec import SPEC
@@ -36,6 +37,8 @@ from flows.taxi.spec import SPEC
 PROMOTIONS = 10
 ROUNDS = 2
 CONNECTIONS = 4
+TAKEN = 5.0
+"""Seconds within which another version is taken."""
 
 
 @dataclass(frozen=True)
@@ -176,25 +179,24 @@ def mlflows(rows: pl.DataFrame) -> bytes:
     return f'{{"dataframe_split": {table}}}'.encode()
 
 
-def promotions(server: Server, folder: Path, rows: pl.DataFrame) -> tuple[Served, int]:
+def promotions(server: Server, client: MlflowClient, rows: pl.DataFrame) -> tuple[Served, int]:
     """Promote one version and the other in turn under load; gives the load, and how many came."""
-    client = MlflowClient(environment_of(folder)["MLFLOW_TRACKING_URI"])
     numbers = [str(each.version) for each in versions(client, SPEC.name)]
-    every, seen = 4.0, set[tuple[int, str]]()
+    seen = set[int]()
 
     def move() -> None:
         for turn in range(PROMOTIONS):
             promote(client, SPEC.name, numbers[turn % len(numbers)], {})
-            time.sleep(every)
+            time.sleep(TAKEN)
             connection = HTTPConnection("127.0.0.1", server.port, timeout=5)
             connection.request("GET", "/version")
             now = json.loads(connection.getresponse().read())["version"]
             if now == numbers[turn % len(numbers)]:
-                seen.add((turn, now))
+                seen.add(turn)
 
     with ThreadPoolExecutor(1) as pool:
         moving = pool.submit(move)
-        found = run(server, rows, LOADS[0], PROMOTIONS * every + 1)
+        found = run(server, rows, LOADS[0], PROMOTIONS * TAKEN + 1)
         moving.result()
     return found, len(seen)
 
@@ -209,6 +211,8 @@ def main(data: str, months: tuple[str, str], console: Console, seconds: float = 
         for seed in (1, 2):
             status.update(f"training the model of a {'second ' * (seed - 1)}version")
             in_own_process(data, months, folder, trials=2, seed=seed)
+        client = MlflowClient(environment_of(folder)["MLFLOW_TRACKING_URI"])
+        client.delete_registered_model_alias(SPEC.name, CHALLENGER)  # MLflow's server has none
         python = [sys.executable, "-m"]
         own = [*python, "flows.lifecycle", "serve", SPEC.name, "--port", "{port}"]
         peer = [*python, "mlflow", "models", "serve", "-m", f"models:/{SPEC.name}@champion"]
@@ -227,9 +231,21 @@ def main(data: str, months: tuple[str, str], console: Console, seconds: float = 
                         if turn:  # the first is to warm up
                             found.setdefault((name, load), []).append(one)
             memory = {name: found[name, LOADS[0]][-1].memory for name in servers}
+            status.update("with a challenger")
+            champion = aliases(client, SPEC.name)[CHAMPION]
+            numbers = {str(each.version) for each in versions(client, SPEC.name)}
+            (challenger,) = numbers - {champion}
+            client.set_registered_model_alias(SPEC.name, CHALLENGER, challenger)
+            time.sleep(TAKEN)
+            shadowed = run(trainyard, rows, LOADS[0], seconds)
             status.update(f"{PROMOTIONS} promotions under load")
-            moved, taken = promotions(trainyard, folder, rows)
+            moved, taken = promotions(trainyard, client, rows)
     console.print(table(found, memory))
+    console.print(
+        f"with a challenger in shadow, {LOADS[0].rate} requests a second: p95 "
+        f"{shadowed.percentile(0.95):.1f} ms, {shadowed.cpu:.1f} ms of processor a request, "
+        f"{shadowed.memory:.0f} MB"
+    )
     console.print(
         f"{PROMOTIONS} promotions at {LOADS[0].rate} requests a second: {taken} taken, "
         f"{moved.failed} of {len(moved.latencies) + moved.failed} requests failed, "
