@@ -76,6 +76,7 @@ def model_servers(
                 secrets=secrets,
                 store=store,
                 log_group=site.names.log_group(label_of(model)),
+                log_percent=settings.serve_log_percent,
                 from_cidrs=settings.serve_from_cidrs,
                 from_security_groups=settings.serve_from_security_groups,
                 load_balancer=balancer,

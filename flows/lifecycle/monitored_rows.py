@@ -61,7 +61,8 @@ def served_rows(spec: ModelSpec, month: str, store: str) -> MonthRows:
     if requests is None or requests.answered.is_empty():
         raise MonitoringError(
             f"{spec.name} has no answered requests of {month} in its log: serve it, `trainyard "
-            f"serve {spec.name}`, with TRAINYARD_SERVE_LOG above 0"
+            f"serve {spec.name}` or the setting `serve` of a stack, with a log of all of them or "
+            "a share"
         )
     scored = Scored(
         model=spec.name,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from flows.lifecycle.drift import Shift
 
@@ -70,6 +69,8 @@ def _figure(shift: Shift) -> str:
     before, now = np.array(shift.before), np.array(shift.now)
     shown = np.sort(np.argsort(-np.abs(now - before), kind="stable")[:BARS])
     places = np.arange(len(shown))
+    from matplotlib.figure import Figure  # half of what starting a run would take
+
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
     axes.bar(places - 0.2, before[shown], 0.4, color="#aaa", label="reference")

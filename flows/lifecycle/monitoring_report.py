@@ -12,6 +12,8 @@ from flows.platform.task_options import WAITS
 def report_month(monitored: Monitored, data: str) -> None:
     """The limits as a page in Prefect; past one of them, an event that trains again.
 
+    Of requests there is no event: a training reads the month's data set, which they aren't.
+
     Args:
         data: where the month comes from, for the run that trains.
     """
@@ -33,4 +35,6 @@ def report_month(monitored: Monitored, data: str) -> None:
         return
     what = f"version {monitored.version} in {monitored.when}: {monitored.findings}"
     get_run_logger().warning(DRIFT_LINE, monitored.model, f"{what}; {monitored.page}")
+    if monitored.of == "served":
+        return
     drift_detected(monitored.model, monitored.month, monitored.version, monitored.findings, data)

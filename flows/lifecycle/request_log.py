@@ -79,15 +79,19 @@ def read_requests(
     """
     rows, unanswered = Counter[str](), Counter[str]()
     kept: dict[str, list[pl.DataFrame]] = {}
-    one_of = 1
+    one_of, count = 1, 0
     for version, frame in _champions(store, model, month):
         known = frame.drop_nulls(answers)
         rows[version] += len(frame)
         unanswered[version] += len(frame) - len(known)
-        kept.setdefault(version, []).append(_drawn(known, one_of))
-        if sum(len(part) for parts in kept.values() for part in parts) > most:
+        drawn = _drawn(known, one_of)
+        kept.setdefault(version, []).append(drawn)
+        count += len(drawn)
+        if count > most:
             one_of *= 2
-            kept = {of: [_drawn(part, one_of) for part in parts] for of, parts in kept.items()}
+            joined = {of: pl.concat(parts, how="diagonal_relaxed") for of, parts in kept.items()}
+            kept = {of: [_drawn(part, one_of)] for of, part in joined.items()}
+            count = sum(len(part) for (part,) in kept.values())
     if not rows:
         return None
     ((version, count),) = rows.most_common(1)

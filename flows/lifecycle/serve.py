@@ -28,9 +28,12 @@ from flows.platform.settings import load_settings
 
 HOST = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (a task's address: its security group says who reaches it)
-DRAIN = 8
+DRAIN, DRAIN_ON_ECS = 8, 26
 """Seconds for requests under way once it is to stop, and then for their log; `make down` kills
 after 10, ECS after 30."""
+KEEP_ALIVE = 75
+"""Seconds that a connection stays open: a load balancer takes one for open that it has used within
+60."""
 
 
 class PortTakenError(RuntimeError):
@@ -86,7 +89,8 @@ def serve(
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=int(DRAIN - FLUSH),
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=int((DRAIN_ON_ECS if hosts else DRAIN) - FLUSH),
         )
         try:
             uvicorn.Server(config).run(sockets=[listening])

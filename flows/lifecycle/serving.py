@@ -5,7 +5,6 @@ under `unanswered`; a row that can't be read refuses the request, because its se
 """
 
 import asyncio
-import json
 import logging
 import os
 import time
@@ -29,7 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from flows.lifecycle.scoring import NO_ANSWER, answers
 from flows.lifecycle.serving_log import Answered, RequestLog, now
 from flows.lifecycle.serving_metrics import Metrics
-from flows.lifecycle.serving_models import Served, Watch
+from flows.lifecycle.serving_models import Served, Watch, encoded, predictions
 from flows.lifecycle.serving_rows import JSON, TABLES, Limits, RequestError, RowReader
 from flows.lifecycle.serving_shadow import Shadow
 
@@ -89,7 +88,7 @@ def create_app(
     Args:
         hosts: names that it is asked by, beside this machine's own.
     """
-    spec, limits = watch.spec, reader.limits
+    limits = reader.limits
     pool = ThreadPoolExecutor(os.cpu_count(), "predict")
 
     async def keep(answered: Answered) -> None:
@@ -99,15 +98,7 @@ def create_app(
         if shadow:
             shadow.offer(answered, logged)
 
-    app = FastAPI(
-        title=spec.name,
-        description=spec.about,
-        lifespan=_living(watch, log, shadow, pool),
-        version="1",
-    )
-    app.add_middleware(LocalOnly, hosts=hosts)
-    _answer_faults(app, metrics)
-    _describe(app, watch, metrics)
+    app = _without_predictions(watch, metrics, hosts, _living(watch, log, shadow, pool))
     under_way = 0
 
     @app.post("/predict", response_model=Predictions, **_documented(reader))
@@ -137,6 +128,20 @@ def create_app(
             under_way -= 1
             metrics.seconds.observe(time.perf_counter() - start)
 
+    return app
+
+
+def _without_predictions(
+    watch: Watch,
+    metrics: Metrics,
+    hosts: Sequence[str],
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+) -> FastAPI:
+    spec = watch.spec
+    app = FastAPI(title=spec.name, description=spec.about, lifespan=lifespan, version="1")
+    app.add_middleware(LocalOnly, hosts=hosts)
+    _answer_faults(app, metrics)
+    _describe(app, watch, metrics)
     return app
 
 
@@ -173,25 +178,23 @@ def _answer(
     spec, rows, start = watch.spec, reader.read(body, content_type), time.perf_counter()
     try:
         named, known = answers(served.model, spec, rows)
+        took = time.perf_counter() - start
+        unanswered = (~known).arg_true().to_list()
+        answer = encoded(
+            {
+                "model": spec.name,
+                "version": served.version,
+                "predictions": predictions(spec, named, known),
+                "unanswered": [{"row": row, "reason": NO_ANSWER} for row in unanswered],
+            }
+        )
     except Exception:
         logger.exception("%s version %s failed on a request's rows", spec.name, served.version)
         raise RequestError(500, "model", FAILED) from None
-    took = time.perf_counter() - start
-    single = len(spec.answers) == 1
-    values: list[Any] = named[spec.answers[0]].to_list() if single else named.to_dicts()
-    unanswered = (~known).arg_true().to_list()
-    for row in unanswered:
-        values[row] = None
-    metrics.rows.inc(len(values) - len(unanswered))
+    metrics.rows.inc(len(rows) - len(unanswered))
     metrics.unanswered.inc(len(unanswered))
-    answer = {
-        "model": spec.name,
-        "version": served.version,
-        "predictions": values,
-        "unanswered": [{"row": row, "reason": NO_ANSWER} for row in unanswered],
-    }
     answered = Answered(rows, named, known, watch.alias, served.version, uuid4().hex, now(), took)
-    return json.dumps(answer, allow_nan=False).encode(), answered
+    return answer, answered
 
 
 async def _body(request: Request, limits: Limits) -> bytes:
@@ -308,8 +311,8 @@ class LocalOnly:
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str] = ()) -> None:
         self.app, self.hosts = app, (*HOSTS, *hosts)
-        # where there is a load balancer, it asks by the task's address
-        self.open = {"/health"} if hosts else set()
+        # a load balancer, and whoever reads metrics, ask a task by its address
+        self.open = {"/health", "/metrics"} if hosts else set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in self.open:

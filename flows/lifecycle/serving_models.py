@@ -1,7 +1,11 @@
 """The version that a served alias names: watched, loaded beside the old one, then taken at once."""
 
+import json
 import logging
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Event
@@ -21,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 EVERY = 2.0
 """Seconds between two looks at the alias: a promotion is taken within 5."""
+DOWNLOADS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+"""Where a look at the alias has seconds (serve.py)."""
 AGAIN = 15.0
 """Seconds until a version that was refused is tried again: its files may have been away."""
 
@@ -45,7 +51,8 @@ class Watch:
         every: seconds between two looks.
     """
 
-    TAKEN = "answers"
+    # in its log; an alarm counts the second (infra/components/observability.py)
+    TAKEN, REFUSED, NONE = "answers", "is not taken", "nothing is served"
 
     def __init__(
         self,
@@ -88,12 +95,14 @@ class Watch:
         except Exception as error:
             self._refused = (number, time.monotonic())
             self._metrics.refused.inc()
-            self._warn(f"refused {number}", f"{self._name} is not taken: {_line(error)}")
+            self._warn(f"refused {number}", f"{self._name} {self.REFUSED}: {_line(error)}")
 
     def _take(self, version: ModelVersion) -> None:
-        model = load_version(self._client, version, self.spec.trusted_types)
+        with _time_for_downloads():
+            model = load_version(self._client, version, self.spec.trusted_types)
         use_one_thread(model)
-        answers(model, self.spec, self._example)  # one that can't answer now never does
+        # one that can't answer now never does
+        encoded(predictions(self.spec, *answers(model, self.spec, self._example)))
         recorded = version.tags.get(LINEAGE_TAG)
         lineage = Lineage.model_validate_json(recorded) if recorded else None
         number = str(version.version)
@@ -113,9 +122,35 @@ class Watch:
     def _warn(self, trouble: str, message: str) -> None:
         """Log it once, and again after another trouble or none."""
         if trouble != self._trouble:
-            stays = f"version {self.current.version} stays" if self.current else "nothing is served"
+            stays = f"version {self.current.version} stays" if self.current else self.NONE
             logger.warning("%s; %s", message, stays)
         self._trouble = trouble
+
+
+def predictions(spec: ModelSpec, named: pl.DataFrame, known: pl.Series) -> list[Any]:
+    """A model's answers as a client gets them: one a row, None where there is none."""
+    single = len(spec.answers) == 1
+    values: list[Any] = named[spec.answers[0]].to_list() if single else named.to_dicts()
+    return [value if there else None for value, there in zip(values, known, strict=True)]
+
+
+def encoded(answer: object) -> bytes:
+    """An answer as JSON, which knows no NaN."""
+    return json.dumps(answer, allow_nan=False).encode()
+
+
+@contextmanager
+def _time_for_downloads() -> Iterator[None]:
+    """MLflow sends the first byte of a file once it has fetched all of it from the store."""
+    given = {name: os.environ.get(name) for name in DOWNLOADS}
+    os.environ.update(DOWNLOADS)
+    try:
+        yield
+    finally:
+        for name, value in given.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def use_one_thread(model: Any) -> None:

@@ -29,7 +29,8 @@ MOST_WAITING = 50_000
 class ChallengerWatch(Watch):
     """Keeps `current` the challenger's version while that isn't the champion too; else None."""
 
-    TAKEN = "answers in shadow"
+    TAKEN, REFUSED = "answers in shadow", "is not asked in shadow"
+    NONE = "no challenger is asked"
 
     def look(self) -> None:
         try:

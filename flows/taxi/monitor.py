@@ -1,5 +1,7 @@
 """Compare a scored or served month of trips with the month that its model was chosen on."""
 
+from datetime import timedelta
+
 import polars as pl
 from mlflow import MlflowClient
 from prefect import flow, get_run_logger, task
@@ -27,13 +29,16 @@ def taxi_monitor(
 
     Args:
         month: like 2023-01; without it, the newest that TLC has published by the time the run was
-            scheduled for.
+            scheduled for; of requests, the month before the run.
         data: where raw months come from, as for taxi-train: drop-offs that weren't known when the
             month was scored are looked up there.
         rows: the month's scored trips, or those that the served champion was asked about in it.
     """
     end_killed_attempts()
-    month = month or latest_months(current_run().scheduled)[1]
+    scheduled = current_run().scheduled
+    month_before = scheduled.replace(day=1) - timedelta(days=1)
+    newest = latest_months(scheduled)[1] if rows == "scored" else f"{month_before:%Y-%m}"
+    month = month or newest
     report_month(monitor_trips(month, data, rows), data)
 
 

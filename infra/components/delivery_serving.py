@@ -21,6 +21,7 @@ def manage_serving(at: Location) -> list[iam.Statement]:
             "elasticloadbalancing:DeleteRule",
             "elasticloadbalancing:DeleteTargetGroup",
             "elasticloadbalancing:ModifyListener",
+            "elasticloadbalancing:ModifyListenerAttributes",
             "elasticloadbalancing:ModifyLoadBalancerAttributes",
             "elasticloadbalancing:ModifyRule",
             "elasticloadbalancing:ModifyTargetGroup",

@@ -102,7 +102,7 @@ class LoadBalancer(pulumi.ComponentResource):
             port=port,
             protocol="HTTP",
             # A task that goes is given this long for what is under way.
-            deregistration_delay=10,
+            deregistration_delay=25,
             health_check={
                 "path": "/health",
                 "interval": 10,

@@ -17,6 +17,7 @@ from infra.components.load_balancer import LoadBalancer
 from infra.components.network import Placement, admit, open_port
 from infra.components.secret import SecretField
 from trainyard.contract.fargate_sizes import Size
+from trainyard.contract.outputs import SERVE_LOG
 
 PORT = 8000
 BUSY = 60
@@ -44,6 +45,8 @@ class ModelServerArgs:
     """With `environment`, how it reaches MLflow."""
     store: ArtifactStore
     log_group: str
+    log_percent: int
+    """Of the requests, that it logs in `store`."""
     from_cidrs: Sequence[str]
     from_security_groups: Sequence[str]
     load_balancer: LoadBalancer | None = None
@@ -159,6 +162,7 @@ def container(args: ModelServerArgs, hosts: Sequence[str]) -> Container:
             "AWS_DEFAULT_REGION": args.platform.location.region,
             "HOME": "/tmp",  # noqa: S108 (the one folder it may write)
             "TRAINYARD_ARTIFACT_STORE": args.store.flows_uri,
+            SERVE_LOG: f"{args.log_percent / 100:g}",
         },
         secrets=args.secrets,
         port=PORT,

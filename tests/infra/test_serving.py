@@ -150,3 +150,10 @@ def test_failed_requests_and_refused_champions_of_all_models_are_heard() -> None
     metrics = ("RequestsFailed", "ChampionsRefused")
     assert counted == {(log, metric) for log in logs for metric in metrics}
     assert set(metrics) <= {r.plain["metricName"] for r in made.of("MetricAlarm")}
+
+
+@pytest.mark.parametrize(("percent", "share"), [(100, "1"), (25, "0.25"), (0, "0")])
+def test_a_server_is_told_what_share_of_requests_it_logs(percent: int, share: str) -> None:
+    made = recorded(**IMAGES, **SERVED, noted=READY, serveLogPercent=percent)
+    told = {"name": "TRAINYARD_SERVE_LOG", "value": share}
+    assert told in container(made)["environment"]

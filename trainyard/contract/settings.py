@@ -298,7 +298,7 @@ class Settings(BaseModel):
         ge=1,
     )
     serve: tuple[ServedModel, ...] = setting(
-        "Models whose champions answer over HTTP inside the VPC, each as a service: docs/aws.md.",
+        "Models whose champions answer over HTTP in the VPC: see docs/operations.md.",
         "names of registered models, of a-z, 0-9 and -, each once",
         default=(),
     )
@@ -311,6 +311,12 @@ class Settings(BaseModel):
         "Security groups whose members reach served models; theirs has to let them out.",
         "ids of security groups",
         default=(),
+    )
+    serve_log_percent: int = setting(
+        "Requests to served models that are logged with their answers in the artifact bucket.",
+        default=100,
+        ge=0,
+        le=100,
     )
     serve_max_tasks: int = setting(
         "Autoscaling adds tasks of a served model up to these, at 60 % of their CPU; 0 for none.",

@@ -274,7 +274,7 @@ def test_a_stacks_server_answers_by_its_own_names_and_its_health_to_whoever_asks
     own = {"host": "tested.dev.trainyard.internal:8000"}
     assert found.get("/ready", **own).status_code == 200
     assert found.get("/ready").status_code == 200  # by 127.0.0.1
-    for path, status in (("/ready", 403), ("/docs", 403), ("/health", 200)):
+    for path, status in (("/ready", 403), ("/docs", 403), ("/health", 200), ("/metrics", 200)):
         assert found.get(path, host="10.20.0.7:8000").status_code == status
     page = {**own, "origin": "http://evil.example"}
     assert found.get("/ready", **page).status_code == 403

@@ -243,12 +243,15 @@ def test_once_it_is_the_champion_it_ends_and_the_next_one_begins(
     ]
 
 
-def test_one_whose_files_were_changed_is_not_asked(two: Shadowed) -> None:
+def test_one_whose_files_were_changed_is_not_asked(
+    two: Shadowed, caplog: pytest.LogCaptureFixture
+) -> None:
     number = two.pipeline.register(5.0)
     (two.pipeline.files(number) / "model.skops").write_bytes(b"other")
     two.look()
     assert two.shadowing is None
     assert two.value("refused_versions_total") == 1
+    assert "@challenger is not asked in shadow: " in caplog.text  # no alarm of the champion's
     two.predict(1.0)
     two.shadow.work()
     assert set(two.logged()["alias"]) == {"champion"}
