@@ -121,6 +121,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen()  # what comes before the server is up waits
     except OSError as error:
         listening.close()
         fault = os.strerror(error.errno or 0)
