@@ -387,7 +387,7 @@ def serve(model: str, /, *, port: int | None = None) -> int:
       TRAINYARD_SERVE_LOG is the share of requests in it, 0 to 1. It listens on a port of
       127.0.0.1, and answers this machine only.
     - **Costs**: 450 MB of memory, and a challenger's own, which answers in shadow; a request for
-      one row 5 ms of a core.
+      one row 6 ms of a core.
     - **Undo**: Ctrl-C, or `trainyard down`; delete `served/` of the artifact store.
 
     Args:

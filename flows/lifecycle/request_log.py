@@ -79,19 +79,19 @@ def read_requests(
     """
     rows, unanswered = Counter[str](), Counter[str]()
     kept: dict[str, list[pl.DataFrame]] = {}
-    one_of, count = 1, 0
+    one_of, held = 1, 0
     for version, frame in _champions(store, model, month):
         known = frame.drop_nulls(answers)
         rows[version] += len(frame)
         unanswered[version] += len(frame) - len(known)
         drawn = _drawn(known, one_of)
         kept.setdefault(version, []).append(drawn)
-        count += len(drawn)
-        if count > most:
+        held += len(drawn)
+        if held > most:
             one_of *= 2
             joined = {of: pl.concat(parts, how="diagonal_relaxed") for of, parts in kept.items()}
             kept = {of: [_drawn(part, one_of)] for of, part in joined.items()}
-            count = sum(len(part) for (part,) in kept.values())
+            held = sum(len(part) for (part,) in kept.values())
     if not rows:
         return None
     ((version, count),) = rows.most_common(1)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 import polars as pl
@@ -27,6 +27,7 @@ EVERY = 2.0
 """Seconds between two looks at the alias: a promotion is taken within 5."""
 DOWNLOADS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 """Where a look at the alias has seconds (serve.py)."""
+_downloading = Lock()
 AGAIN = 15.0
 """Seconds until a version that was refused is tried again: its files may have been away."""
 
@@ -142,15 +143,16 @@ def encoded(answer: object) -> bytes:
 @contextmanager
 def _time_for_downloads() -> Iterator[None]:
     """MLflow sends the first byte of a file once it has fetched all of it from the store."""
-    given = {name: os.environ.get(name) for name in DOWNLOADS}
-    os.environ.update(DOWNLOADS)
-    try:
-        yield
-    finally:
-        for name, value in given.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+    with _downloading:  # champion and challenger have one environment
+        given = {name: os.environ.get(name) for name in DOWNLOADS}
+        os.environ.update(DOWNLOADS)
+        try:
+            yield
+        finally:
+            for name, value in given.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def use_one_thread(model: Any) -> None:
