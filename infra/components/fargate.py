@@ -240,7 +240,11 @@ class Service(pulumi.ComponentResource):
             task_definition=self.task.definition.arn,
             desired_count=args.count,
             capacity_provider_strategies=[
-                {"capacity_provider": "FARGATE_SPOT" if args.spot else "FARGATE", "weight": 1}
+                {
+                    "capacity_provider": "FARGATE_SPOT" if args.spot else "FARGATE",
+                    "weight": 1,
+                    "base": 0,  # unsaid, the first `make drift` would tell of it
+                }
             ],
             platform_version="LATEST",
             network_configuration={
