@@ -192,6 +192,8 @@ def answers(model: Any, spec: ModelSpec, rows: pl.DataFrame) -> tuple[pl.DataFra
     numbers = np.issubdtype(columns.dtype, np.number)  # the others are classes
     known = pl.Series((np.isfinite(columns) if numbers else pd.notna(columns)).all(axis=0))
     named = dict(zip(spec.answers, columns, strict=True))
+    if columns.dtype == object:  # Polars would make a column of None that no file can hold
+        named = {name: values.tolist() for name, values in named.items()}
     return pl.DataFrame({name: pl.Series(values) for name, values in named.items()}), known
 
 

@@ -3,15 +3,18 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from flows.lifecycle import serving_log
 from flows.lifecycle.request_log import AT, SECONDS, day_folder
-from flows.lifecycle.serving_log import LogLimits, RequestLog, now
+from flows.lifecycle.scoring import answers
+from flows.lifecycle.serving_log import Answered, LogLimits, RequestLog, now
 from flows.lifecycle.serving_metrics import Metrics
 from flows.lifecycle.spec import SpecError
 from flows.platform.artifact_store import artifact_path
@@ -183,3 +186,13 @@ def test_the_day_is_of_utc(tmp_path: Path) -> None:
     log.add(answered(1.0, at=now()))
     log.write(last=True)
     assert artifact_path(str(folder)).exists()
+
+
+def test_classes_are_logged_too_where_none_is_known(tmp_path: Path) -> None:
+    log, rows = log_at(tmp_path), pl.DataFrame({"x": [1.0, None]})
+    for names in ([None, None], ["low", None]):
+        spec = replace(SPEC, answer=lambda *_, given=names: np.array(given, object))
+        by = {"alias": "champion", "version": "1", "request": "a", "at": DAY, "seconds": 0.1}
+        log.add(Answered(rows, *answers(None, spec, rows), **by))  # type: ignore[arg-type]
+    log.write(last=True)
+    assert logged(tmp_path)["prediction"].to_list() == [None, "low", None, None]
