@@ -615,7 +615,7 @@ def drills(*, only: str = "", keep: bool = False) -> int:
     - **Undo**: nothing is left, or with `--keep` `trainyard down rehearsal`.
 
     Args:
-        only: One drill of docs/reliability.md, or `today`: the third of them that CI runs
+        only: One drill of docs/reliability.md, or `today`: the part of them that CI runs
             today.
         keep: Leave the stack up, so that the next drill needn't start one.
     """

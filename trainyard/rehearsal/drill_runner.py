@@ -18,7 +18,7 @@ from rich.console import Console
 from trainyard.contract.generated import between_marks
 from trainyard.delivery.images import current_commit
 from trainyard.paths import REPO
-from trainyard.rehearsal.drills import DRILLS, THIRDS, WAVES
+from trainyard.rehearsal.drills import DRILLS, PARTS, WAVES
 from trainyard.rehearsal.emulator_session import RehearsalError
 from trainyard.rehearsal.rehearse import bring_up, perform
 from trainyard.rehearsal.scene import Drill, Scene, deployed
@@ -98,9 +98,9 @@ def written(text: str, results: Sequence[Result]) -> str:
 
 
 def chosen(only: str) -> Sequence[Wave]:
-    """The waves of a choice: all, one drill's, or today's third."""
+    """The waves of a choice: all, one drill's, or today's part."""
     if only == "today":
-        return THIRDS[datetime.now(UTC).toordinal() % len(THIRDS)]
+        return PARTS[datetime.now(UTC).toordinal() % len(PARTS)]
     if only and only not in DRILLS:
         meant = nearest(only, list(DRILLS)) or ":"
         known = ", ".join(DRILLS)

@@ -13,8 +13,14 @@ import psutil
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterId,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
 from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.iris import dvc, params, stages, tasks, train
 from flows.iris.cli import main
@@ -364,7 +370,10 @@ def test_a_champion_is_reproduced(here: Place, project: Path) -> None:
     first = run(iris_train)
     change(project, "regularization: 1.0", "regularization: 1000.0")
     assert "is reproduced" in reproduce(here.client, "iris-species", "1")
+    mine = FlowFilter(id=FlowFilterId(any_=[first.flow_id]))  # others run beside it
     with get_client(sync_client=True) as client:
-        (again,) = (each for each in client.read_flow_runs() if each.start_time > first.end_time)
+        runs = client.read_flow_runs(flow_filter=mine, sort=FlowRunSort.START_TIME_DESC, limit=1)
+    (again,) = runs
+    assert again.id != first.id
     # and not taken from the cache
     assert states(again) == dict.fromkeys(("prepare", "train", "evaluate"), "Completed")

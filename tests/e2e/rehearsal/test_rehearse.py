@@ -155,7 +155,7 @@ RUN_ELSEWHERE = {
 
 
 def test_every_other_deployment_runs_as_a_container(rehearsed: Rehearsed) -> None:
-    """Many at the same time."""
+    """Three at a time: a small machine that starts them all is too busy to answer them."""
     listed = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     others = {each["name"] for each in listed} - RUN_ELSEWHERE.keys()
     with rehearsed.rehearsal.prefect() as client:
@@ -163,14 +163,14 @@ def test_every_other_deployment_runs_as_a_container(rehearsed: Rehearsed) -> Non
         assert len(deployments) == len(others)
         # scoring needs a champion, and monitoring scores
         late = ("scoring", "monitoring")
-        first = {each.id for each in deployments if not {*late} & {*(each.tags)}}
+        waves = [[each for each in deployments if not {*late} & {*each.tags}]]
+        waves += [[each for each in deployments if tag in each.tags] for tag in late]
         ended = []
-        for part in (
-            first,
-            *({each.id for each in deployments if tag in each.tags} for tag in late),
-        ):
-            runs = [client.create_flow_run_from_deployment(each) for each in part]
-            ended += [rehearsed.rehearsal.wait_for(client, run, minutes=12) for run in runs]
+        for wave in waves:
+            for start in range(0, len(wave), 3):
+                some = wave[start : start + 3]
+                runs = [client.create_flow_run_from_deployment(each.id) for each in some]
+                ended += [rehearsed.rehearsal.wait_for(client, run, minutes=12) for run in runs]
     assert [run.state for run in ended if run.state_type is not StateType.COMPLETED] == []
     # one of them wrote to the flows' own database, as its user
     label = "label=db_id=trainyard-rehearsal-database"

@@ -16,7 +16,7 @@ from rich.console import Console
 from flows.taxi.preprocess import preprocess
 from trainyard.rehearsal import drill_runner
 from trainyard.rehearsal.drill_runner import REPORT, Result, chosen, run_waves, written
-from trainyard.rehearsal.drills import DRILLS, PREPARATION, THIRDS, WAVES
+from trainyard.rehearsal.drills import DRILLS, PARTS, PREPARATION, WAVES
 from trainyard.rehearsal.emulator_session import RehearsalError
 from trainyard.rehearsal.scene import Drill, Scene, done_twice
 from trainyard.tools.errors import StackError
@@ -108,11 +108,11 @@ def test_a_drill_that_is_not_there_is_refused_with_those_that_are() -> None:
     assert all(name in said for name in DRILLS)
 
 
-def test_a_choice_is_all_drills_one_or_todays_third() -> None:
+def test_a_choice_is_all_drills_one_or_todays_part() -> None:
     assert chosen("") == WAVES
     assert chosen("flow-killed") == ((DRILLS["flow-killed"],),)
-    assert chosen("today") in THIRDS
-    of_a_day = [drill.name for third in THIRDS for wave in third for drill in wave]
+    assert chosen("today") in PARTS
+    of_a_day = [drill.name for part in PARTS for wave in part for drill in wave]
     assert sorted(of_a_day) == sorted(DRILLS)
 
 
