@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pulumi import RunError
 
 from infra.estimate import recorder
 from infra.estimate.recorder import Recording, Resource
+from trainyard.contract.fargate_sizes import FREE_DISK, LEAST_DISK, RUN, Size
 from trainyard.contract.profiles import PROFILES
 from trainyard.contract.readiness import A_DATABASE, Servers, note
 from trainyard.contract.stack_config import SettingsError, config_of
+from trainyard.paths import REPO
 
 PRICES: Mapping[str, Any] = json.loads((Path(__file__).parent / "prices.json").read_text())
 HOURS: int = PRICES["hours_a_month"]
@@ -103,14 +106,24 @@ def _service(service: Resource, stack: Recording) -> float:
     definitions = {f"{d.name}-0123456": d.plain for d in stack.of("TaskDefinition")}
     name = have["taskDefinition"].rsplit("/", 1)[1].split(":")[0]
     task = definitions[name]
-    price = PRICES["fargate"][task["runtimePlatform"]["cpuArchitecture"]]
-    hour = int(task["cpu"]) / 1024 * price["vcpu_hour"]
-    hour += int(task["memory"]) / 1024 * price["gb_hour"]
-    if have["capacityProviderStrategies"][0]["capacityProvider"] == "FARGATE_SPOT":
-        hour *= PRICES["fargate_spot_share"]
+    hour = task_hour(
+        Size(int(task["cpu"]), int(task["memory"])),
+        architecture=task["runtimePlatform"]["cpuArchitecture"],
+        spot=have["capacityProviderStrategies"][0]["capacityProvider"] == "FARGATE_SPOT",
+    )
     if have["networkConfiguration"]["assignPublicIp"]:
         hour += PRICES["public_ipv4_hour"]
-    return float(hour * HOURS * have["desiredCount"])
+    return hour * HOURS * int(have["desiredCount"])
+
+
+def task_hour(
+    size: Size, *, spot: bool, disk: int = FREE_DISK, architecture: str = "X86_64"
+) -> float:
+    """Dollars an hour of a task on Fargate; `disk` in GiB."""
+    price = PRICES["fargate"][architecture]
+    usd = size.cpu / 1024 * price["vcpu_hour"] + size.memory / 1024 * price["gb_hour"]
+    usd *= PRICES["fargate_spot_share"] if spot else 1
+    return float(usd + (disk - FREE_DISK) * price["disk_gb_hour"])
 
 
 def _database(database: Resource, stack: Recording) -> float:
@@ -222,8 +235,28 @@ def table() -> str:
     lines.append("")
     lines.append(f"{PRICES['region']}, {PRICES['as_of']}: {PRICES['source']}.")
     lines.append("Flow runs, images, artifacts and logs come on top, by use.")
+    lines.append(run_costs(yaml.safe_load((REPO / "prefect.yaml").read_text())))
     lines.append(serving_costs(costs))
     return "\n".join(lines) + "\n"
+
+
+def run_costs(prefect_yaml: Mapping[str, Any]) -> str:
+    """What an hour of a run costs by the sizes that prefect.yaml defines, as a sentence."""
+    prices = []
+    for name, definition in prefect_yaml["definitions"].items():
+        if not isinstance(definition, dict) or "job_variables" not in definition:
+            continue
+        given = definition["job_variables"]
+        size = Size(given.get("cpu", RUN.cpu), given.get("memory", RUN.memory))
+        disk = given.get("disk", LEAST_DISK)
+        spot = task_hour(size, spot=True, disk=disk)
+        usual = task_hour(size, spot=False, disk=disk)
+        always = given.get("launch_type") == "FARGATE_SPOT"
+        prices.append(f"`*{name}` {spot:.3f} $" + ("" if always else f" on Spot, else {usual:.3f}"))
+    return (
+        f"An hour of a run costs, by prefect.yaml's sizes: {'; '.join(prices)}. A GiB of disk above"
+        f" {FREE_DISK} (`disk:`) costs {PRICES['fargate']['X86_64']['disk_gb_hour']} $."
+    )
 
 
 def serving_costs(without: Mapping[str, Mapping[tuple[str, str], float]]) -> str:

@@ -1,4 +1,4 @@
-"""What a Fargate task may be given: pairs of CPU and memory."""
+"""What a Fargate task may be given: pairs of CPU and memory, and disk."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +13,9 @@ MEMORY_OF: Mapping[int, tuple[int, ...]] = {
     8192: tuple(range(16384, 61441, 4096)),
     16384: tuple(range(32768, 122881, 8192)),
 }
+# GiB of disk that a task may ask for. Without asking it has FREE_DISK.
+FREE_DISK = 20
+LEAST_DISK, MOST_DISK = 21, 200
 
 
 @dataclass(frozen=True)
@@ -32,3 +35,7 @@ class Size:
                 f"Fargate has no {self.cpu} CPU units with {self.memory} MiB: it gives them"
                 f" {memory[0]} to {memory[-1]}, in steps of {memory[1] - memory[0]}"
             )
+
+
+# Of a run that asks for nothing else.
+RUN = Size(1024, 4096)

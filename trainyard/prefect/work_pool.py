@@ -13,6 +13,7 @@ from trainyard.contract.containers import (
     read_only,
     without_privileges,
 )
+from trainyard.contract.fargate_sizes import FREE_DISK, LEAST_DISK, MOST_DISK, RUN
 from trainyard.contract.naming import STACK_TAG
 from trainyard.contract.outputs import FLOWS_DATABASE, DockerWorkPool, EcsWorkPool, StackOutputs
 
@@ -157,6 +158,7 @@ def _ecs(pool: EcsWorkPool, stack: str, environment: dict[str, str]) -> dict[str
             "task_definition": {
                 "cpu": "{{ cpu }}",
                 "memory": "{{ memory }}",
+                "ephemeralStorage": {"sizeInGiB": "{{ disk }}"},
                 "networkMode": "awsvpc",
                 "requiresCompatibilities": ["FARGATE"],
                 "runtimePlatform": {
@@ -203,13 +205,21 @@ def ecs_variables(environment: dict[str, str], capacity: str) -> dict[str, Any]:
                 "type": "integer",
                 "title": "CPU",
                 "description": "CPU units of a run; 1024 are a virtual CPU.",
-                "default": 1024,
+                "default": RUN.cpu,
             },
             "memory": {
                 "type": "integer",
                 "title": "Memory",
                 "description": "MiB of a run; Fargate has certain pairs of CPU and memory.",
-                "default": 4096,
+                "default": RUN.memory,
+            },
+            "disk": {
+                "type": "integer",
+                "title": "Disk",
+                "description": f"GiB of disk of a run; those above {FREE_DISK} are paid for.",
+                "minimum": LEAST_DISK,
+                "maximum": MOST_DISK,
+                "default": LEAST_DISK,
             },
             "launch_type": {
                 "type": "string",

@@ -66,3 +66,17 @@ def test_a_stack_whose_settings_are_wrong_costs_one_message(
     (tmp_path / "Pulumi.bad.yaml").write_text(settings)
     with pytest.raises(SystemExit, match=rf"(?s)Pulumi\.bad\.yaml can't be used:.*{wrong}"):
         cost.main()
+
+
+def test_an_hour_of_a_run_is_priced_by_its_size_disk_and_capacity() -> None:
+    anchors = {
+        "name": "not a size",
+        "usual": {"job_variables": {}},
+        "huge": {"job_variables": {"cpu": 16384, "memory": 122880, "disk": 200}},
+        "spot": {"job_variables": {"launch_type": "FARGATE_SPOT"}},
+    }
+    said = cost.run_costs({"definitions": anchors})
+    assert "`*usual` 0.018 $ on Spot, else 0.058" in said
+    assert "`*huge` 0.386 $ on Spot, else 1.201" in said
+    assert "`*spot` 0.018 $. " in said
+    assert "not a size" not in said

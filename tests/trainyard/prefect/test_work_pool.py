@@ -175,6 +175,13 @@ def test_a_deployment_may_ask_for_capacity_that_stays(ecs: Ecs) -> None:
     assert {"OMP_NUM_THREADS", "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK"} <= names
 
 
+def test_a_deployment_may_ask_for_the_largest_task_and_disk(ecs: Ecs) -> None:
+    run(ecs, stack("self-hosted"), cpu=16384, memory=122880, disk=200)
+    (definition,) = ecs.asked("RegisterTaskDefinition")
+    assert (definition["cpu"], definition["memory"]) == ("16384", "122880")
+    assert definition["ephemeralStorage"] == {"sizeInGiB": 200}
+
+
 def test_a_run_without_an_image_is_refused_when_it_is_deployed() -> None:
     variables = base_job_template(stack("cloud"))["variables"]
     for values in ({}, {"image": ""}):
