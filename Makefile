@@ -78,7 +78,7 @@ check: lint types .venv/.dev ## lint, types and the unit tests: before each comm
 TIERS ?= unit server $(if $(ALL),docker audit pulumi emulator)
 # Most of their time they wait for servers, so there are more of them than cores.
 JOBS ?= 3
-BESIDE := -n $(JOBS) --dist loadfile
+BESIDE := -n $(JOBS)
 beside = $(subst $() , or ,$(strip $(filter-out emulator,$(TIERS))))
 test: .venv/.dev .venv-dvc/.dvc .venv-emulator/.emulator .venv-infra/.infra $(if $(filter emulator,$(TIERS)),.venv-policy/.policy) $(if $(filter audit,$(TIERS)),.venv-checkov/.checkov) $(GO_TOOLS) ## what needs no Docker and no pulumi, in about 10 minutes (ALL=1 every tier that this machine can run, TIERS="docker audit" some, TESTS=tests/infra a folder)
 	@beside=5 emulated=5; \

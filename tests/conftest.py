@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 from hypothesis import settings as hypothesis_settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from trainyard.paths import REPO as ROOT
 from trainyard.tools.docker import DockerError, client
@@ -46,6 +48,20 @@ def pytest_configure(config: pytest.Config) -> None:
         for each in given:
             meant = get_close_matches(each, known, n=1) or known[:9]
             raise pytest.UsageError(f"there is no {each}; did you mean {', '.join(meant)}?")
+
+
+class ByFile(LoadFileScheduling):
+    """A file's tests run in one process, and the laptop's files in one: stacks of two clones that
+    start in the same second would want the same ports.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "laptop" if file.startswith("tests/e2e/laptop/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)  # before the choice of tiers

@@ -1,6 +1,5 @@
-"""The clone and the stack that the laptop's tests share."""
+"""The clone and the stack that a file of the laptop's tests shares."""
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 
@@ -10,15 +9,7 @@ from tests.conftest import ROOT
 from tests.e2e.laptop.clones import Clone
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Stacks of two clones that start in the same second would want the same ports."""
-    with (tmp_path_factory.getbasetemp().parent / "laptop.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     """A fresh clone, in a folder with spaces in its name."""
     folder = tmp_path_factory.mktemp("laptop") / "a clone of [mine]"
