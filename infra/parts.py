@@ -55,6 +55,7 @@ def artifact_store(site: Site) -> ArtifactStore:
             access_logs=settings.sizes.access_logs,
             durable=settings.durable,
             log_days=settings.log_retention_days,
+            request_days=settings.serve_log_days,
         ),
         site.opts,
     )

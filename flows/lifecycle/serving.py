@@ -99,21 +99,28 @@ def create_app(
             shadow.offer(answered, logged)
 
     app = _without_predictions(watch, metrics, hosts, _living(watch, log, shadow, pool))
-    under_way = 0
+    under_way = held = 0
+
+    def hold(size: int) -> None:
+        nonlocal held
+        if held + size > limits.bytes_at_once:
+            raise RequestError(503, "busy", f"requests of {held:,} bytes are under way: try again")
+        held += size
 
     @app.post("/predict", response_model=Predictions, **_documented(reader))
     async def predict(request: Request) -> Response:
         """Predict some rows."""
-        nonlocal under_way
+        nonlocal under_way, held
         served, start = _loaded(watch), time.perf_counter()
         if under_way >= limits.at_once:
             raise RequestError(503, "busy", f"{under_way} requests are under way: try again")
         under_way += 1
+        body = bytearray()
         try:
-            body = await _body(request, limits)
+            await _read(request, limits, body, hold)
             kind = request.headers.get("content-type", "")
             work = asyncio.get_running_loop().run_in_executor(
-                pool, _answer, served, watch, reader, metrics, body, kind
+                pool, _answer, served, watch, reader, metrics, bytes(body), kind
             )
             async with asyncio.timeout(limits.seconds):
                 answer, answered = await work
@@ -126,6 +133,7 @@ def create_app(
             ) from None
         finally:
             under_way -= 1
+            held -= len(body)
             metrics.seconds.observe(time.perf_counter() - start)
 
     return app
@@ -197,16 +205,18 @@ def _answer(
     return answer, answered
 
 
-async def _body(request: Request, limits: Limits) -> bytes:
-    """Read a body, if it isn't too large or too slow."""
+async def _read(
+    request: Request, limits: Limits, body: bytearray, hold: Callable[[int], None]
+) -> None:
+    """Read a body, if it isn't too large or too slow, and there is room for it."""
     too_large = RequestError(413, "size", f"a request has {limits.bytes:,} bytes at most")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limits.bytes:
         raise too_large
-    body = bytearray()
     try:
         async with asyncio.timeout(limits.seconds):
             async for part in request.stream():
+                hold(len(part))
                 body += part
                 if len(body) > limits.bytes:
                     raise too_large
@@ -216,7 +226,6 @@ async def _body(request: Request, limits: Limits) -> bytes:
         ) from None
     except ClientDisconnect:
         raise RequestError(400, "disconnected", "the client went away") from None
-    return bytes(body)
 
 
 def _loaded(watch: Watch) -> Served:

@@ -41,6 +41,8 @@ class Limits:
     """For the body to arrive, and again for the answer."""
     at_once: int = 64
     """Requests under way."""
+    bytes_at_once: int = 100_000_000
+    """Of all their bodies: a stack's task has 1 GB of memory."""
 
 
 class RequestError(Exception):

@@ -13,6 +13,8 @@ from trainyard.contract.naming import Location
 
 # Flows' own results and data, and MLflow's artifacts: each has its reader, so each has its prefix.
 FLOWS, MLFLOW, TEMPORARY = "flows/", "mlflow/", "flows/tmp/"
+# What served models were asked, a folder a model.
+REQUESTS = f"{FLOWS}served/"
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,14 @@ class ArtifactStoreArgs:
     access_logs: bool
     durable: bool
     log_days: int
+    request_days: int
 
 
 class ArtifactStore(pulumi.ComponentResource):
     """Create the bucket of results, models and data: private, versioned, encrypted, TLS only.
 
-    Overwritten and deleted objects stay for 30 days, temporary ones for 7.
+    Overwritten and deleted objects stay for 30 days, temporary ones for 7, served models' requests
+    for `request_days`.
 
     Inputs: `customer_key` adds a KMS key of its own, `access_logs` a second bucket that keeps them
     for `log_days`; `durable` protects bucket and key from `make down`.
@@ -69,6 +73,12 @@ class ArtifactStore(pulumi.ComponentResource):
                     "status": "Enabled",
                     "filter": {"prefix": TEMPORARY},
                     "expiration": {"days": 7},
+                },
+                {
+                    "id": "requests",
+                    "status": "Enabled",
+                    "filter": {"prefix": REQUESTS},
+                    "expiration": {"days": args.request_days},
                 },
             ],
             opts=ResourceOptions(parent=self, depends_on=[policy]),

@@ -10,7 +10,7 @@ import pulumi_aws as aws
 from pulumi import Input, ResourceOptions
 
 from infra.components import iam
-from infra.components.artifact_store import FLOWS, ArtifactStore
+from infra.components.artifact_store import REQUESTS, ArtifactStore
 from infra.components.cluster import Cluster
 from infra.components.fargate import Container, Platform, Service, ServiceArgs, TaskArgs
 from infra.components.load_balancer import LoadBalancer
@@ -177,5 +177,5 @@ def container(args: ModelServerArgs, hosts: Sequence[str]) -> Container:
 
 def rights(args: ModelServerArgs) -> list[iam.Statement]:
     """Its own request log, to write; models come through MLflow."""
-    own = [iam.write_prefix(args.store.arn, f"{FLOWS}served/{args.model}/")]
+    own = [iam.write_prefix(args.store.arn, f"{REQUESTS}{args.model}/")]
     return own if args.store.key_arn is None else [*own, iam.use_key(args.store.key_arn)]

@@ -318,6 +318,12 @@ class Settings(BaseModel):
         ge=0,
         le=100,
     )
+    serve_log_days: int = setting(
+        "How long they stay there; monitoring reads a month when it is over.",
+        default=180,
+        ge=62,
+        le=3650,
+    )
     serve_max_tasks: int = setting(
         "Autoscaling adds tasks of a served model up to these, at 60 % of their CPU; 0 for none.",
         default=0,

@@ -391,6 +391,20 @@ def test_too_many_requests_at_once_are_told_to_come_again(pipeline: Pipeline) ->
     assert slow.predict(1)["predictions"] == [2.0]
 
 
+def test_bodies_that_together_are_too_large_are_told_to_come_again(pipeline: Pipeline) -> None:
+    slow, (began, go_on) = answering_slowly(pipeline, Limits(bytes_at_once=30))
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(slow.ask, '{"rows": [{"x": 7}]}')
+        assert began.wait(5)
+        busy = slow.ask('{"rows": [{"x": 1}]}')
+        go_on.set()
+        assert first.result().json()["predictions"] == [8.0]
+    assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+    assert busy.json()["detail"] == "requests of 20 bytes are under way: try again"
+    for _ in range(3):  # what was refused or answered takes no room
+        assert slow.predict(1)["predictions"] == [2.0]
+
+
 def test_an_answer_that_takes_too_long_is_given_up(pipeline: Pipeline) -> None:
     slow, (_, go_on) = answering_slowly(pipeline, Limits(seconds=0.2))
     found = slow.ask('{"rows": [{"x": 7}]}')
