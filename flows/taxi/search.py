@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import optuna
 import xgboost as xgb
-from numpy.typing import NDArray
 from optuna_integration import XGBoostPruningCallback
 
 # Not searched. The tutorial's space goes to depth 100: growing the best leaf first and stopping
@@ -56,8 +55,8 @@ def suggest(trial: optuna.Trial) -> dict[str, float]:
 
 
 def search(
-    train: tuple[NDArray[np.float32], NDArray[np.float64]],
-    valid: tuple[NDArray[np.float32], NDArray[np.float64]],
+    train: xgb.DMatrix,
+    valid: xgb.DMatrix,
     num_trials: int,
     seed: int,
     on_trial: Callable[[Trial], None] = lambda trial: None,
@@ -65,7 +64,7 @@ def search(
     """Look for the parameters with the lowest RMSE on the validation month.
 
     Args:
-        train, valid: features of shape (n, 5) and durations in minutes of shape (n,).
+        train, valid: the months' matrices (matrices.py).
         num_trials: how many trials; pruned ones count.
         seed: of the sampler and of XGBoost: the same seed on the same machine, the same trials.
         on_trial: called after each trial.
@@ -73,8 +72,6 @@ def search(
     Returns:
         The trials in the order they ran.
     """
-    train_matrix = xgb.QuantileDMatrix(train[0], label=train[1])
-    valid_matrix = xgb.QuantileDMatrix(valid[0], label=valid[1], ref=train_matrix)
     trials: list[Trial] = []
 
     def finished(trial: Trial) -> None:
@@ -87,9 +84,9 @@ def search(
         try:
             booster = xgb.train(
                 FIXED_PARAMS | params | {"seed": seed},
-                train_matrix,
+                train,
                 num_boost_round=BOOST_ROUNDS,
-                evals=[(valid_matrix, "valid")],
+                evals=[(valid, "valid")],
                 evals_result=history,
                 verbose_eval=False,
                 callbacks=[

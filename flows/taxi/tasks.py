@@ -5,6 +5,7 @@ imported where they are used: a run starts, and stops at bad data, without waiti
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -77,15 +78,22 @@ def search_xgboost(
 ) -> list[TrainedModel]:
     """Search XGBoost's parameters: a nested run a trial; gives the trials that weren't pruned."""
     from flows.taxi import models
-    from flows.taxi.features import FEATURE_NAMES
+    from flows.taxi.matrices import Numbers, matrices
     from flows.taxi.search import Trial, search
 
     logger = get_run_logger()
     discard_runs(experiment, {"model": "xgboost"})
     features = models.loads(read(artifact_path(dataset.transformer)))
     valid_trips = read_parquet(artifact_path(dataset.valid_rows))
-    train, valid = (
-        read_parquet(artifact_path(uri)) for uri in (dataset.train_features, dataset.valid_features)
+
+    def numbers(uri: str) -> Numbers:
+        rows = read_parquet(artifact_path(uri))
+        return rows.drop("duration").to_numpy(), rows["duration"].to_numpy()
+
+    train, valid = matrices(
+        [partial(numbers, dataset.train_features)],
+        partial(numbers, dataset.valid_features),
+        dataset.train.rows_kept,
     )
     data = _data(dataset)
     trained: list[TrainedModel] = []
@@ -117,13 +125,7 @@ def search_xgboost(
 
     with tracked_run(experiment, "xgboost search", {"model": "xgboost"}, data=data):
         mlflow.log_params(_months(dataset) | {"num_trials": num_trials, "seed": seed})
-        search(
-            (train.select(FEATURE_NAMES).to_numpy(), train["duration"].to_numpy()),
-            (valid.select(FEATURE_NAMES).to_numpy(), valid["duration"].to_numpy()),
-            num_trials,
-            seed,
-            on_trial,
-        )
+        search(train, valid, num_trials, seed, on_trial)
     return trained
 
 

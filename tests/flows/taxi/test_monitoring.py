@@ -22,6 +22,7 @@ from flows.taxi.search import search
 from flows.taxi.spec import SPEC
 from flows.taxi.synthetic import synthetic_month
 from tests.conftest import ROOT
+from tests.flows.taxi.trained import in_memory
 
 TLC = os.environ.get("TLC_DATA")
 SEEDS = range(20)
@@ -42,11 +43,11 @@ def past(train: pl.DataFrame, valid: pl.DataFrame, *months: pl.DataFrame) -> lis
     )
     unseen = held_out(chosen)
     features = TripFeatures().fit(fitted)
-    numbers = [
+    numbers = (
         (features.transform(rows), rows["duration"].to_numpy())
         for rows in (fitted, chosen.filter(~unseen))
-    ]
-    (trial,) = search(*numbers, 1, 0)
+    )
+    (trial,) = search(*in_memory(*numbers), 1, 0)
     model = boosted_pipeline(features, trial.booster or b"")
     reference, holdout, *scored = (
         answered_by(model, SPEC, rows)[0]

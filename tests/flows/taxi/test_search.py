@@ -4,9 +4,10 @@ import pytest
 import xgboost as xgb
 
 from flows.taxi import search as module
+from flows.taxi.matrices import Numbers
 from flows.taxi.models import boosted_pipeline, rmse
 from flows.taxi.search import BOOST_ROUNDS, EARLY_STOPPING_ROUNDS, Trial, search, suggest
-from tests.flows.taxi.trained import Trained
+from tests.flows.taxi.trained import Trained, in_memory
 
 # the tutorial's hyperopt space; its log bounds are powers of e
 BOUNDS = {
@@ -17,14 +18,16 @@ BOUNDS = {
     "min_child_weight": (np.exp(-1), np.exp(3)),
 }
 
-Matrix = tuple[np.ndarray, np.ndarray]
 
+def noise(train: int, valid: int) -> tuple[xgb.DMatrix, xgb.DMatrix]:
+    """Features that say a little about the answer, of so many rows."""
 
-def noise(rows: int, seed: int) -> Matrix:
-    """Features that say a little about the answer."""
-    rng = np.random.default_rng(seed)
-    features = rng.uniform(size=(rows, 5)).astype(np.float32)
-    return features, features[:, 0] * 10 + rng.normal(size=rows)
+    def made(rows: int, seed: int) -> Numbers:
+        rng = np.random.default_rng(seed)
+        features = rng.uniform(size=(rows, 5)).astype(np.float32)
+        return features, features[:, 0] * 10 + rng.normal(size=rows)
+
+    return in_memory(made(train, 1), made(valid, 2))
 
 
 def test_the_search_space_is_the_tutorials() -> None:
@@ -43,15 +46,15 @@ def test_the_search_space_is_the_tutorials() -> None:
 
 
 def test_the_same_seed_gives_the_same_trials_and_another_seed_others() -> None:
-    train, valid = noise(500, 1), noise(200, 2)
-    first, again, other = (search(train, valid, 4, seed) for seed in (1, 1, 2))
+    months = noise(500, 200)
+    first, again, other = (search(*months, 4, seed) for seed in (1, 1, 2))
     assert first == again
     assert [trial.params for trial in first] != [trial.params for trial in other]
 
 
 def test_every_trial_is_reported_once_in_order_as_it_ends() -> None:
     told: list[Trial] = []
-    trials = search(noise(500, 1), noise(200, 2), 4, 1, on_trial=told.append)
+    trials = search(*noise(500, 200), 4, 1, on_trial=told.append)
     assert told == trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     assert all(set(trial.params) == set(BOUNDS) for trial in trials)
@@ -61,7 +64,7 @@ def test_a_trial_without_prospects_is_pruned_and_leaves_no_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "WARMUP_ROUNDS", 0)
-    trials = search(noise(500, 1), noise(200, 2), 20, 1)
+    trials = search(*noise(500, 200), 20, 1)
     pruned = [trial for trial in trials if trial.rmse_valid is None]
     assert 0 < len(pruned) < 15, "the first five run to their end"
     assert all(trial.booster is None and 0 < trial.rounds < BOOST_ROUNDS for trial in pruned)
@@ -78,7 +81,7 @@ def test_a_trials_model_has_the_rmse_that_it_reports(trained: Trained) -> None:
 
 
 def test_training_stops_when_the_validation_month_gains_no_more_and_keeps_the_best_rounds() -> None:
-    (trial,) = search(noise(200, 1), noise(200, 2), 1, 3)
+    (trial,) = search(*noise(200, 200), 1, 3)
     assert trial.rounds < BOOST_ROUNDS
     assert trial.booster is not None
     model = xgb.Booster(model_file=bytearray(trial.booster))
@@ -90,4 +93,4 @@ def test_an_interrupted_trial_ends_the_search() -> None:
         raise RuntimeError("MLflow is gone")
 
     with pytest.raises(RuntimeError, match="MLflow is gone"):
-        search(noise(200, 1), noise(200, 2), 3, 1, on_trial=interrupt)
+        search(*noise(200, 200), 3, 1, on_trial=interrupt)

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import xgboost as xgb
 from sklearn.pipeline import Pipeline
 
 from flows.taxi.contract import CheckedMonth, check
 from flows.taxi.features import TripFeatures
+from flows.taxi.matrices import Numbers, matrices
 from flows.taxi.models import boosted_pipeline, fit_baseline
 from flows.taxi.search import Trial, search
 from flows.taxi.synthetic import synthetic_month
@@ -34,7 +36,11 @@ class Trained:
             (self.features.transform(month.kept), month.kept["duration"].to_numpy())
             for month in (self.train, self.valid)
         )
-        return search(train, valid, num_trials, seed)
+        return search(*in_memory(train, valid), num_trials, seed)
+
+
+def in_memory(train: Numbers, valid: Numbers) -> tuple[xgb.DMatrix, xgb.DMatrix]:
+    return matrices([lambda: train], lambda: valid, len(train[1]))
 
 
 def train_small() -> Trained:
