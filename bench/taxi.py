@@ -104,7 +104,7 @@ def run(months: Months, params: Mapping[str, object] = PARAMS) -> OurResult:
     data = prepare(months)
     featured = time.perf_counter()
 
-    baseline = models.fit_baseline(data.train.course)
+    baseline = models.fit_baseline([lambda: data.train.course])
     linear_rmse = models.rmse(baseline, data.valid.course)
     fitted = time.perf_counter()
 

@@ -93,7 +93,7 @@ def train_xgb(experiment: Experiment, dataset: Dataset, version: str, stage: str
     from flows.fraud.model import PARAMETERS, confusion, train
 
     rows = read_parquet(artifact_path(dataset.train))
-    with tracked_run(experiment, "xgboost", data={TRAINING: dataset.seen}) as run_id:
+    with tracked_run(experiment, "xgboost", data={TRAINING: [dataset.seen]}) as run_id:
         mlflow.log_params(PARAMETERS)
         model = train(rows)
         mlflow.log_metric("threshold", model.threshold)

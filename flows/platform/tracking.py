@@ -136,7 +136,7 @@ def tracked_run(
     name: str,
     tags: Mapping[str, str] | None = None,
     nested: bool = False,
-    data: Mapping[str, InputData] | None = None,
+    data: Mapping[str, Sequence[InputData]] | None = None,
 ) -> Iterator[str]:
     """Run a block as one MLflow run; gives its id. See `_active` for how it ends.
 
@@ -151,7 +151,7 @@ def tracked_run(
         tags=experiment.tags | dict(tags or {}),
     ) as run_id:
         if data:
-            inputs = [dataset_input(each, context) for context, each in data.items()]
+            inputs = [dataset_input(each, use) for use, several in data.items() for each in several]
             MlflowClient(experiment.tracking_uri).log_inputs(run_id, inputs)
         yield run_id
 

@@ -1,5 +1,6 @@
 """What the models see of a trip: plain scikit-learn transformers from raw trips to numbers."""
 
+from collections.abc import Iterable
 from typing import Self
 
 import numpy as np
@@ -83,6 +84,16 @@ def model_input(trips: pl.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({column: trips[column].to_numpy() for column in TRIP_COLUMNS})
 
 
+def _distances(trips: Trips) -> pl.DataFrame:
+    """How many trips of each route have each distance, of those that can be true."""
+    return (
+        pl.DataFrame({"route": route_ids(trips), "miles": numbers(trips, "trip_distance")})
+        .filter(pl.col("route") >= 0, pl.col("miles").is_between(0, MAX_MILES, closed="right"))
+        .group_by("route", "miles")
+        .agg(trips=pl.len())
+    )
+
+
 class TripFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Zones, distance, hour and weekday, for a tree model.
 
@@ -97,12 +108,20 @@ class TripFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, trips: Trips, y: object = None) -> Self:
         """Learn the routes' median distances (miles) from n trips; `y` is not used."""
+        return self.fit_months([trips])
+
+    def fit_months(self, months: Iterable[Trips]) -> Self:
+        """Learn the same from some months' trips; only how often each distance occurs is kept."""
+        distances = pl.concat(_distances(trips) for trips in months)
+        trips, miles = pl.col("trips"), pl.col("miles")
+        up_to, half = trips.cum_sum(), trips.sum() / 2
+        lower, upper = (miles.filter(past).first() for past in (up_to >= half, up_to > half))
         medians = (
-            pl.DataFrame({"route": route_ids(trips), "miles": numbers(trips, "trip_distance")})
-            .filter(pl.col("route") >= 0, pl.col("miles").is_between(0, MAX_MILES, closed="right"))
-            .group_by("route")
-            .agg(pl.col("miles").median())
-            .sort("route")
+            distances.group_by("route", "miles")
+            .agg(trips.sum())
+            .sort("route", "miles")
+            .group_by("route", maintain_order=True)
+            .agg(miles=(lower + upper) / 2)
         )
         self.routes_ = medians["route"].to_numpy()
         self.route_miles_ = medians["miles"].to_numpy()

@@ -18,7 +18,6 @@ from flows.taxi.features import (
     RouteAndDistance,
     TripFeatures,
     Trips,
-    route_ids,
 )
 
 # What a saved pipeline may hold besides scikit-learn's own classes; skops loads nothing else.
@@ -51,41 +50,68 @@ class TripModel(Pipeline):  # type: ignore[misc]
         return minutes
 
 
-def fit_baseline(trips: pl.DataFrame) -> Pipeline:
+def fit_baseline(months: Sequence[Callable[[], pl.DataFrame]]) -> Pipeline:
     """The tutorial's linear baseline: one-hot PU_DO and trip_distance.
 
     Args:
-        trips: the rows that the course's filter keeps (`contract.CheckedMonth.course`).
+        months: each reads a month's rows that the course's filter keeps
+            (`contract.CheckedMonth.course`); twice, one month at a time.
     """
-    # the answer for an unknown route must not be learned from impossible ones
-    trips = trips.filter(pl.Series(route_ids(trips) >= 0))
+    routes, linear = _least_squares(months)
     encode = ColumnTransformer(
         [("route", OneHotEncoder(handle_unknown="ignore"), [0])], remainder="passthrough"
-    )
-    features = Pipeline([("trips", RouteAndDistance()), ("encode", encode)]).fit(trips)
-    return TripModel([*features.steps, ("linear", _least_squares(trips))])
+    ).fit(np.column_stack([routes, np.zeros(len(routes))]))
+    return TripModel([("trips", RouteAndDistance()), ("encode", encode), ("linear", linear)])
 
 
-def _least_squares(trips: pl.DataFrame) -> LinearRegression:
-    """The exact solution that LinearRegression's iterative solver stops short of on these data.
+def _least_squares(
+    months: Sequence[Callable[[], pl.DataFrame]],
+) -> tuple[NDArray[np.float64], LinearRegression]:
+    """The routes in order, and the exact solution that LinearRegression's iterative solver stops
+    short of on these data.
 
     With one column a route, least squares is the slope from each trip's distance to its route's
     means (Frisch and Waugh 1933, Lovell 1963), then each route's own level. Of all solutions
     scikit-learn takes the smallest: levels around their mean, which is what an unseen route gets.
     """
-    route, miles = RouteAndDistance().transform(trips).T
-    minutes = trips["duration"].to_numpy()
-    _, code = np.unique(route, return_inverse=True)  # in the order of the encoder's columns
-    count = np.bincount(code)
-    mean_miles, mean_minutes = (np.bincount(code, x) / count for x in (miles, minutes))
-    apart = miles - mean_miles[code]
-    slope = apart @ (minutes - mean_minutes[code]) / max(apart @ apart, np.finfo(float).tiny)
-    level = mean_minutes - slope * mean_miles
+    miles, minutes = pl.col("miles"), pl.col("minutes")
+    means = (
+        pl.concat(
+            _of_routes(read()).group_by("route").agg(pl.len(), miles.sum(), minutes.sum())
+            for read in months
+        )
+        .group_by("route")
+        .sum()
+        .select("route", mean_miles=miles / pl.col("len"), mean_minutes=minutes / pl.col("len"))
+        .sort("route")  # as the encoder's columns
+    )
+    apart, later = miles - pl.col("mean_miles"), minutes - pl.col("mean_minutes")
+    together, alone = (
+        pl.concat(
+            _of_routes(read())
+            .join(means, on="route")
+            .select(together=(apart * later).sum(), alone=(apart * apart).sum())
+            for read in months
+        )
+        .sum()
+        .row(0)
+    )
+    slope = together / max(alone, np.finfo(float).tiny)
+    level = (means["mean_minutes"] - slope * means["mean_miles"]).to_numpy()
     model = LinearRegression()
     model.intercept_ = level.mean()
     model.coef_ = np.append(level - model.intercept_, slope)
     model.n_features_in_ = len(model.coef_)
-    return model
+    return means["route"].to_numpy(), model
+
+
+def _of_routes(trips: pl.DataFrame) -> pl.DataFrame:
+    """Of the trips on a possible route: an unknown one's answer isn't learned from impossible
+    ones.
+    """
+    route, miles = RouteAndDistance().transform(trips).T
+    rows = pl.DataFrame({"route": route, "miles": miles, "minutes": trips["duration"]})
+    return rows.filter(pl.col("route") >= 0)
 
 
 def boosted_pipeline(features: TripFeatures, booster: bytes) -> Pipeline:

@@ -26,8 +26,7 @@ def latest_months(scheduled: datetime) -> tuple[str, str]:
 
     TLC publishes a month about two months after it ends.
     """
-    months = scheduled.year * 12 + scheduled.month - 1
-    older, newer = (f"{count // 12}-{count % 12 + 1:02}" for count in (months - 3, months - 2))
+    older, newer, *_ = months_until(f"{scheduled:%Y-%m}", 4)
     return older, newer
 
 
@@ -67,6 +66,12 @@ def chosen_months(
     return train, valid
 
 
+def months_until(last: str, count: int) -> list[str]:
+    """Return so many months that end with `last`, oldest first."""
+    end = int(last[:4]) * 12 + int(last[5:]) - 1
+    return [f"{each // 12}-{each % 12 + 1:02}" for each in range(end - count + 1, end + 1)]
+
+
 def quarters(month: str) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the first and the last day of a month's first three quarters, and of its rest."""
     days = (parse_month(month)[1] - timedelta(days=1)).day
@@ -90,6 +95,8 @@ def _after_training(valid: str, given: ValidationInfo) -> str:
 def _of_one_month(one_month: bool, given: ValidationInfo) -> bool:
     if one_month and (valid := given.data.get("valid_month")) is not None:
         chosen_months(None, valid, datetime.min, one_month=True)
+    if one_month and (count := given.data.get("num_months", 1)) > 1:
+        raise ValueError(f"num_months {count} with one_month: leave one of them out")
     return one_month
 
 
@@ -101,4 +108,4 @@ Month = Annotated[
 LaterMonth = Annotated[Month, AfterValidator(_after_training)]
 """The same, refused before a run starts where it isn't after the parameter `train_month`."""
 OneMonth = Annotated[bool, AfterValidator(_of_one_month)]
-"""Whether a run has one month only, refused where it has a parameter `valid_month` too."""
+"""Whether a run has one month only, refused beside a parameter that gives it more."""

@@ -10,7 +10,6 @@ from prefect.concurrency.sync import concurrency
 from flows.lifecycle.holdout import Holdout, held_out, keep_holdout
 from flows.platform.artifact_store import (
     artifact_path,
-    read,
     read_parquet,
     sha256,
     write,
@@ -27,48 +26,37 @@ from flows.taxi.source import raw_month
 
 def run_name() -> str:
     """A run is called after its months, or its month."""
-    return f"preprocess {', '.join(dict.fromkeys(runtime.flow_run.parameters['months']))}"
+    given = runtime.flow_run.parameters
+    first, last = given["train_months"][0], given["valid_month"]
+    return f"preprocess {first if first == last else f'{first} to {last}'}"
 
 
 @flow(name="preprocess", flow_run_name=run_name, **PERSISTED)
 def preprocess(
     data: str,
-    months: tuple[str, str],
+    train_months: list[str],
+    valid_month: str,
     durations: tuple[float, float],
     max_bad_share: float,
     store: str,
     workspace: str,
 ) -> Dataset:
-    """Fetch, check and make features, which are fitted on the training month only.
+    """Fetch, check and make features, which are fitted on the training months only.
 
-    Where both months are the same, it is prepared once and split by days.
+    One month after the other, so that any number of them fits. A month to train and to validate on
+    is prepared once and split by days.
     """
-    # one after the other: Prefect can't end a task in time that runs in another thread
-    prepared = [
-        prepare_month(data, month, durations, max_bad_share, store, workspace)
-        for month in dict.fromkeys(months)
-    ]
-    report_bad_rows(prepared)
-    train, valid = prepared[0], prepared[-1]
+    prepared = {
+        month: prepare_month(data, month, durations, max_bad_share, store, workspace)
+        for month in dict.fromkeys([*train_months, valid_month])
+    }
+    report_bad_rows(list(prepared.values()))
+    train, valid = [prepared[month] for month in train_months], prepared[valid_month]
     valid_rows, holdout = hold_out(valid, durations, store, workspace)
-    if len(prepared) == 1:
-        train, valid = split_days(valid, valid_rows, workspace)
-        valid_rows = valid.kept
-    transformer = fit_transformer(train, workspace)
-    train_features, valid_features = (
-        make_features(month.slug, rows, transformer, workspace)
-        for month, rows in ((train, train.kept), (valid, valid_rows))
-    )
-    return Dataset(
-        train=train,
-        valid=valid,
-        valid_rows=valid_rows,
-        holdout=holdout,
-        durations=durations,
-        transformer=transformer,
-        train_features=train_features,
-        valid_features=valid_features,
-    )
+    if valid_month in train_months:
+        early, valid = split_days(valid, valid_rows, workspace)
+        train, valid_rows = [early], valid.kept
+    return make_features(train, valid, valid_rows, holdout, durations, workspace)
 
 
 # longer than a download may take
@@ -168,25 +156,38 @@ def split_days(
     return part(early, is_early), part(late, ~is_early)
 
 
-@task(task_run_name="fit-transformer", **PERSISTED_BY_WORKSPACE, **WAITS)
-def fit_transformer(train: PreparedMonth, workspace: str) -> str:
-    """Fit the features on the training month; gives the fitted transformer's URI."""
+@task(task_run_name="make-features", **PERSISTED_BY_WORKSPACE, timeout_seconds=3600)
+def make_features(
+    train: list[PreparedMonth],
+    valid: PreparedMonth,
+    valid_rows: str,
+    holdout: Holdout,
+    durations: tuple[float, float],
+    workspace: str,
+) -> Dataset:
+    """Fit the features on the training months, and write each month's, with its durations."""
     from flows.taxi import features, models
 
-    path = artifact_path(workspace, "features", "transformer.skops")
-    fitted = features.TripFeatures().fit(read_parquet(artifact_path(train.kept)))
-    write(path, models.dumps(fitted))
-    return str(path)
-
-
-@task(task_run_name="features-{month}", **PERSISTED_BY_WORKSPACE, **WAITS)
-def make_features(month: str, rows: str, transformer: str, workspace: str) -> str:
-    """A month's features and durations, as Parquet; gives its URI."""
-    from flows.taxi import features, models
-
-    path = artifact_path(workspace, "features", f"{month}.parquet")
-    trips = read_parquet(artifact_path(rows))
-    numbers = models.loads(read(artifact_path(transformer))).transform(trips)
-    table = pl.DataFrame(numbers, schema=features.FEATURE_NAMES)
-    write_parquet(table.with_columns(trips["duration"]), path)
-    return str(path)
+    rows = {month.slug: month.kept for month in train} | {valid.slug: valid_rows}
+    fitted = features.TripFeatures().fit_months(
+        read_parquet(artifact_path(month.kept)) for month in train
+    )
+    transformer = artifact_path(workspace, "features", "transformer.skops")
+    write(transformer, models.dumps(fitted))
+    files = []
+    for name, uri in rows.items():
+        trips = read_parquet(artifact_path(uri))
+        table = pl.DataFrame(fitted.transform(trips), schema=features.FEATURE_NAMES)
+        path = artifact_path(workspace, "features", f"{name}.parquet")
+        write_parquet(table.with_columns(trips["duration"]), path)
+        files.append(str(path))
+    return Dataset(
+        train=train,
+        valid=valid,
+        valid_rows=valid_rows,
+        holdout=holdout,
+        durations=durations,
+        transformer=str(transformer),
+        train_features=files[:-1],
+        valid_features=files[-1],
+    )

@@ -56,9 +56,12 @@ class PreparedMonth(KeptFile):
 
 
 class Dataset(BaseModel):
-    """Both months, or both parts of one, and what was fitted on the first."""
+    """The months to train on and the one to validate on, or both parts of one, and what was made
+    of them.
+    """
 
-    train: PreparedMonth
+    train: list[PreparedMonth]
+    """Oldest first."""
     valid: PreparedMonth
     valid_rows: str
     """The validation month's kept rows that the search sees."""
@@ -67,8 +70,20 @@ class Dataset(BaseModel):
     durations: tuple[float, float]
     """The shortest and the longest trip that was kept, in minutes."""
     transformer: str
-    train_features: str
+    """Fitted on the training months only."""
+    train_features: list[str]
     valid_features: str
+
+    @property
+    def train_label(self) -> str:
+        """The training months, or which days of one."""
+        first, last = self.train[0].label, self.train[-1].label
+        return first if first == last else f"{first} to {last}"
+
+    @property
+    def train_rows(self) -> int:
+        """How many rows a model is fitted to."""
+        return sum(month.part.rows if month.part else month.rows_kept for month in self.train)
 
 
 class TrainedModel(BaseModel):
@@ -97,7 +112,7 @@ class ComparedModel(BaseModel):
 def description(dataset: Dataset, model: ComparedModel, experiment: str) -> str:
     """Of the version that the model becomes, a sentence."""
     return (
-        f"{model.trained.name} of experiment '{experiment}', trained on {dataset.train.label}, "
+        f"{model.trained.name} of experiment '{experiment}', trained on {dataset.train_label}, "
         f"validated on {dataset.valid.label}: RMSE {model.trained.rmse_valid:.3f} min, "
         f"{model.trained.inference_time:.2e} s per row"
     )
@@ -145,24 +160,27 @@ def render(
 def _rows_table(dataset: Dataset) -> Iterator[str]:
     """How many rows each month has, as Markdown's lines."""
     train, valid = dataset.train, dataset.valid
-    months = {f"{train.month} (train)": train, f"{valid.month} (validate)": valid}
-    if train.part and valid.part:
-        months = {train.month: train}
+    columns = {f"{dataset.train_label} (train)": train, f"{valid.month} (validate)": [valid]}
+    if valid.part:
+        columns = {valid.month: [valid]}
     rows = {
-        "rows read": [month.rows_read for month in months.values()],
-        "rows kept": [month.rows_kept for month in months.values()],
-        "rows quarantined": [month.rows_quarantined for month in months.values()],
+        "rows read": [sum(each.rows_read for each in months) for months in columns.values()],
+        "rows kept": [sum(each.rows_kept for each in months) for months in columns.values()],
+        "rows quarantined": [
+            sum(each.rows_quarantined for each in months) for months in columns.values()
+        ],
     }
-    for rule in sorted(train.counts.keys() | valid.counts.keys()):
-        rows[f"- {rule}"] = [month.counts.get(rule, 0) for month in months.values()]
-    if train.part and valid.part:
-        used = train.part.rows + valid.part.rows
+    for rule in sorted({rule for each in [*train, valid] for rule in each.counts}):
+        rows[f"- {rule}"] = [
+            sum(each.counts.get(rule, 0) for each in months) for months in columns.values()
+        ]
+    if (early := train[0].part) and (late := valid.part):
         rows |= {
-            f"days {train.part.first} to {train.part.last} (train)": [train.part.rows],
-            f"days {valid.part.first} to {valid.part.last} (validate)": [valid.part.rows],
-            "held out": [train.rows_kept - used],
+            f"days {early.first} to {early.last} (train)": [early.rows],
+            f"days {late.first} to {late.last} (validate)": [late.rows],
+            "held out": [valid.rows_kept - early.rows - late.rows],
         }
-    yield f"| rows | {' | '.join(months)} |"
-    yield f"|---{'|---:' * len(months)}|"
+    yield f"| rows | {' | '.join(columns)} |"
+    yield f"|---{'|---:' * len(columns)}|"
     for label, numbers in rows.items():
         yield f"| {label} | {' | '.join(f'{number:,}' for number in numbers)} |"

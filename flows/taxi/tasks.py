@@ -57,7 +57,9 @@ def train_baseline(experiment: Experiment, dataset: Dataset, workspace: str) -> 
     tags, data = {"model": "linear"}, _data(dataset)
     with tracked_run(experiment, "linear baseline", tags, data=data) as mlflow_run:
         mlflow.log_params(_months(dataset))
-        pipeline = models.fit_baseline(read_parquet(artifact_path(dataset.train.course)))
+        pipeline = models.fit_baseline(
+            [partial(read_parquet, artifact_path(month.course)) for month in dataset.train]
+        )
         return _evaluated(
             pipeline,
             models.rmse(pipeline, valid),
@@ -91,9 +93,9 @@ def search_xgboost(
         return rows.drop("duration").to_numpy(), rows["duration"].to_numpy()
 
     train, valid = matrices(
-        [partial(numbers, dataset.train_features)],
+        [partial(numbers, uri) for uri in dataset.train_features],
         partial(numbers, dataset.valid_features),
-        dataset.train.rows_kept,
+        dataset.train_rows,
     )
     data = _data(dataset)
     trained: list[TrainedModel] = []
@@ -213,29 +215,34 @@ def to_release(
     Of one month, none of whose held-out rows was trained on, there is one data set and one month.
     """
     seen = [dataset.valid.as_seen(dataset.holdout.held_out_by)]
+    train, part = dataset.train, bool(dataset.valid.part)
     return LoggedModel(
         run_id=model.trained.run_id,
         uri=model.uri,
         description=report.description(dataset, model, experiment.name),
-        seen=seen if dataset.train.part else [dataset.train.as_seen([]), *seen],
+        seen=seen if part else [*(month.as_seen([]) for month in train), *seen],
         holdout=dataset.holdout,
         reference=reference,
-        chosen={"train_month": dataset.train.month} if dataset.train.part else _months(dataset),
+        chosen={"train_month": train[-1].month}
+        | ({} if part else {"valid_month": dataset.valid.month}),
     )
 
 
 def _months(dataset: Dataset) -> dict[str, str]:
-    return {"train_month": dataset.train.label, "valid_month": dataset.valid.label}
+    return {"train_month": dataset.train_label, "valid_month": dataset.valid.label}
 
 
-def _data(dataset: Dataset) -> dict[str, InputData]:
+def _data(dataset: Dataset) -> dict[str, list[InputData]]:
     """What the runs of an experiment read, for MLflow."""
 
     def read_by(month: PreparedMonth) -> InputData:
         name = f"green_tripdata {month.label}"
         return InputData(name=name, sha256=month.sha256, uri=month.file, rows=month.rows_read)
 
-    return {TRAINING: read_by(dataset.train), VALIDATION: read_by(dataset.valid)}
+    return {
+        TRAINING: [read_by(month) for month in dataset.train],
+        VALIDATION: [read_by(dataset.valid)],
+    }
 
 
 def _evaluated(

@@ -1,4 +1,4 @@
-"""Train trip-duration models on one month, validate on the next, promote the best if it wins."""
+"""Train trip-duration models on some months, validate on the next, promote the best if it wins."""
 
 import contextlib
 from typing import Annotated
@@ -11,7 +11,7 @@ from flows.platform.address import Address
 from flows.platform.run_info import current_run, end_killed_attempts
 from flows.platform.settings import load_settings
 from flows.taxi.candidates import Limits, require_within_limits
-from flows.taxi.months import LaterMonth, Month, OneMonth, chosen_months, quarters
+from flows.taxi.months import LaterMonth, Month, OneMonth, chosen_months, months_until, quarters
 from flows.taxi.preprocess import preprocess
 from flows.taxi.tasks import (
     find_best,
@@ -32,12 +32,14 @@ def run_name() -> str:
     """A flow run is called after its months."""
     parameters = runtime.flow_run.parameters
     train, valid = parameters.get("train_month"), parameters.get("valid_month")
-    one_month = parameters.get("one_month", False)
+    one_month, num_months = parameters.get("one_month", False), parameters.get("num_months", 1)
     # the flow itself reports bad months: a run that gets no name stays Pending for good
     with contextlib.suppress(ValueError):
         train, valid = chosen_months(train, valid, runtime.flow_run.scheduled_start_time, one_month)
         if one_month:
             train, valid = (f"{train}, days {first} to {last}" for first, last in quarters(train))
+        elif num_months > 1:
+            train = f"{months_until(train, num_months)[0]} to {train}"
     return f"train {train}, validate {valid}"
 
 
@@ -57,6 +59,7 @@ def taxi_train(
     data: Address = "synthetic",
     train_month: Month | None = None,
     valid_month: LaterMonth | None = None,
+    num_months: Annotated[int, Field(ge=1, le=240)] = 1,
     one_month: OneMonth = False,
     num_trials: Annotated[int, Field(ge=1, le=1000)] = 20,
     max_rmse_valid: Annotated[float, Field(gt=0, lt=1e6)] = 6.5,
@@ -67,7 +70,7 @@ def taxi_train(
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42,
     approval: bool = False,
 ) -> None:
-    """Train trip-duration models on one month, validate on the next, promote the best if it wins.
+    """Train trip-duration models on some months, validate on the next, promote the best if it wins.
 
     Args:
         data: where raw months come from: `synthetic`, `tlc` (New York's public site), a folder,
@@ -75,6 +78,8 @@ def taxi_train(
         train_month: like 2023-01; without months, the two newest that TLC has published by the
             time the run was scheduled for.
         valid_month: like 2023-02; without it, the month after `train_month`.
+        num_months: how many to train on, of which `train_month` is the last: any number fits, as
+            they are read one at a time.
         one_month: train on the first three quarters of a month's days and validate on the rest:
             `train_month`, or the newest. For a month that isn't like those before it.
         num_trials: how many XGBoost models the search may try.
@@ -88,11 +93,12 @@ def taxi_train(
     """
     store, workspace = load_settings().artifact_store, run_workspace()
     end_killed_attempts()
-    months = chosen_months(train_month, valid_month, current_run().scheduled, one_month)
+    last, valid = chosen_months(train_month, valid_month, current_run().scheduled, one_month)
     limits = Limits(rmse_valid=max_rmse_valid, inference_time=max_inference_time)
 
     experiment = start_experiment("taxi-train", "rmse_valid")
-    dataset = preprocess(data, months, (y_min, y_max), max_bad_share, store, workspace)
+    months = months_until(last, num_months)
+    dataset = preprocess(data, months, valid, (y_min, y_max), max_bad_share, store, workspace)
     baseline = train_baseline(experiment, dataset, workspace)
     trials = search_xgboost(experiment, dataset, workspace, num_trials, seed)
 

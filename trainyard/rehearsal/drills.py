@@ -55,7 +55,8 @@ def flow_stopped(scene: Scene) -> str:
 # The training's first part alone: ten whole ones would show the same in four times the time.
 PREPARATION = {
     "data": "synthetic",
-    "months": ["2023-01", "2023-02"],
+    "train_months": ["2023-01"],
+    "valid_month": "2023-02",
     "durations": [1, 60],
     "max_bad_share": 0.2,
 }

@@ -116,7 +116,7 @@ def test_the_new_champion_is_an_event_of_its_run(trained: Trained, prefect_serve
 
 def test_the_run_is_named_after_the_newest_months_by_its_scheduled_time(trained: Trained) -> None:
     assert trained.run.name == f"train {JANUARY}, validate {FEBRUARY}"
-    assert trained.preprocess_run.name == f"preprocess {JANUARY}, {FEBRUARY}"
+    assert trained.preprocess_run.name == f"preprocess {JANUARY} to {FEBRUARY}"
 
 
 def test_it_ends_with_a_champion_that_says_where_it_comes_from(trained: Trained) -> None:
@@ -408,7 +408,7 @@ def test_what_is_fitted_does_not_depend_on_the_validation_month(
     for valid in ("2023-02", "2023-03"):
         workspace = str(here.folder / valid)
         dataset = preprocess(
-            months["data"], ("2023-01", valid), contract.DURATIONS, 0.5, here.store, workspace
+            months["data"], ["2023-01"], valid, contract.DURATIONS, 0.5, here.store, workspace
         )
         assert isinstance(dataset, Dataset)
         fitted.append(loads(Path(dataset.transformer).read_bytes()))
@@ -420,11 +420,11 @@ def test_what_is_fitted_does_not_depend_on_the_validation_month(
 def test_models_are_compared_on_the_same_trips_whatever_they_were_trained_on(here: Place) -> None:
     for month in ("2023-01", "2023-02"):
         put_month(here.folder, month, rows=1_000)
-    months, unseen = ("2023-01", "2023-02"), []
+    months, unseen = (["2023-01"], "2023-02"), []
     for shortest, longest in ((1, 60), (1, 20), (0, 90)):
         workspace = str(here.folder / f"up to {longest}")
         durations = (float(shortest), float(longest))
-        dataset = preprocess(str(here.folder), months, durations, 1, here.store, workspace)
+        dataset = preprocess(str(here.folder), *months, durations, 1, here.store, workspace)
         assert isinstance(dataset, Dataset)
         unseen.append(dataset.holdout)
         seen = pl.read_parquet(dataset.valid_rows)

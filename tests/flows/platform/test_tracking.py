@@ -198,7 +198,7 @@ def test_what_the_taxi_model_requires_installs_on_any_platform(platform: str) ->
 def test_runs_say_which_code_and_data_they_are_of(client: MlflowClient) -> None:
     run = replace(run_of_prefect(), entrypoint="flows/a.py:b", commit="0123abc")
     data = {
-        context: InputData(name=name, sha256=digest * 64, uri="s3://raw/a.parquet", rows=7)
+        context: [InputData(name=name, sha256=digest * 64, uri="s3://raw/a.parquet", rows=7)]
         for context, name, digest in ((TRAINING, "january", "1"), (VALIDATION, "february", "2"))
     }
     with tracked_run(opened(client, run), "trial 1", data=data) as run_id:

@@ -55,6 +55,21 @@ def test_an_impossible_distance_is_replaced_by_the_routes_median(miles: float | 
     assert miles_of(features, trips(7, miles, 100, pickup=74)) == [7, 2, 100]
 
 
+@pytest.mark.parametrize("rows", [200, 201])
+def test_the_medians_of_some_months_are_those_of_all_their_trips(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    months = [
+        trips(*rng.uniform(-1, 12, size).round(1), pickup=pickup)
+        for size, pickup in ((rows, 74), (40, 74), (2, 7), (1, 7), (1, 9))
+    ]
+    features = TripFeatures().fit_months(months)
+    every = pl.concat(months).filter(pl.col("trip_distance") > 0)
+    wanted = every.group_by("PULocationID").agg(pl.col("trip_distance").median())
+    for pickup, median in wanted.iter_rows():
+        assert miles_of(features, trips(0, pickup=pickup)) == [np.float32(median)]
+    assert features.routes_.tolist() == TripFeatures().fit(pl.concat(months)).routes_.tolist()
+
+
 def test_impossible_distances_of_the_training_month_do_not_count_for_the_median() -> None:
     assert miles_of(TripFeatures().fit(trips(0, 0, 3, 5, 100_000, None)), trips(0)) == [4]
 

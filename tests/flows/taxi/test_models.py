@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,20 @@ def test_the_baseline_predicts_what_the_tutorials_model_solved_exactly_does(
     train = train.with_columns(
         trip_distance=pl.when(first).then(178_920.0).otherwise("trip_distance")
     )
-    predicted = fit_baseline(train).predict(valid)
+    predicted = fit_baseline([lambda: train]).predict(valid)
     np.testing.assert_allclose(predicted, tutorial_predictions(train, valid), rtol=0, atol=1e-5)
     seen = set(train.select("PULocationID", "DOLocationID").iter_rows())
     unseen = sum(r not in seen for r in valid.select("PULocationID", "DOLocationID").iter_rows())
     assert 0 < unseen < valid.height
+
+
+def test_the_baseline_of_some_months_is_that_of_all_their_trips(trained: Trained) -> None:
+    january, february = trained.train.course, trained.valid.course.head(700)
+    months = [january.head(1), january.tail(-1), february, february.head(0)]
+    apart = fit_baseline([partial(pl.DataFrame, month) for month in months])
+    whole = fit_baseline([lambda: pl.concat(months)])
+    given = trained.valid.kept
+    np.testing.assert_allclose(apart.predict(given), whole.predict(given), rtol=1e-9)
 
 
 def test_the_baseline_takes_pandas_too(trained: Trained) -> None:
@@ -231,7 +241,8 @@ def test_impossible_zones_of_the_training_month_are_not_the_answer_for_unknown_o
     odd = course.head(500).with_columns(PULocationID=pl.lit(-3, pl.Int32), duration=pl.lit(59.0))
     trips = spoiled(whole_trips(trained), PULocationID=None)
     np.testing.assert_allclose(
-        fit_baseline(pl.concat([course, odd])).predict(trips), trained.baseline.predict(trips)
+        fit_baseline([lambda: pl.concat([course, odd])]).predict(trips),
+        trained.baseline.predict(trips),
     )
     fitted = TripFeatures().fit(pl.concat([trained.train.kept, odd]))
     np.testing.assert_array_equal(fitted.routes_, trained.features.routes_)

@@ -36,20 +36,20 @@ def model(name: str, rmse: float) -> ComparedModel:
 
 
 def page(
-    train: PreparedMonth | None = None,
+    train: PreparedMonth | list[PreparedMonth] | None = None,
     valid: PreparedMonth | None = None,
     best: ComparedModel | None = None,
     links: dict[str, str] | None = None,
     verdict: Verdict = VERDICT,
 ) -> str:
     dataset = Dataset(
-        train=train or month("2023-01", 10),
+        train=train if isinstance(train, list) else [train or month("2023-01", 10)],
         valid=valid or month("2023-02", 20),
         valid_rows="v",
         holdout=HOLDOUT,
         durations=(1, 60),
         transformer="t",
-        train_features="f",
+        train_features=["f"],
         valid_features="f",
     )
     return render(dataset, model("linear", 5), best or model("trial 2", 4), verdict, links or {})
@@ -88,6 +88,19 @@ def test_every_row_read_is_kept_or_quarantined_by_a_rule() -> None:
         "- zero": [2_000, 0],
     }
     assert "| rows | 2023-01 (train) | 2023-02 (validate) |" in markdown
+
+
+def test_the_rows_of_several_training_months_are_counted_together() -> None:
+    trained_on = [month("2022-12", 60, zero=7), month("2023-01", 40, late=2)]
+    shown = page(trained_on, month("2023-02", 50, late=4))
+    assert table(shown, "rows") == {
+        "rows read": ["109", "54"],
+        "rows kept": ["100", "50"],
+        "rows quarantined": ["9", "4"],
+        "- late": ["2", "4"],
+        "- zero": ["7", "0"],
+    }
+    assert "| rows | 2022-12 to 2023-01 (train) | 2023-02 (validate) |" in shown
 
 
 def test_the_rows_of_one_month_are_told_once_with_what_became_of_them() -> None:

@@ -13,7 +13,7 @@ from upath import UPath
 from flows.platform.artifact_store import ArtifactStoreError, artifact_path
 from flows.taxi import source
 from flows.taxi.contract import read_month
-from flows.taxi.months import chosen_months, latest_months, parse_month, quarters
+from flows.taxi.months import chosen_months, latest_months, months_until, parse_month, quarters
 from flows.taxi.source import SourceError, raw_month
 from flows.taxi.synthetic import synthetic_month
 
@@ -511,6 +511,12 @@ def test_one_month_is_the_training_month_or_the_newest() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             chosen_months(train, valid, scheduled, one_month=True)
+
+
+def test_months_until_one_go_back_over_the_turn_of_the_year() -> None:
+    assert months_until("2023-02", 1) == ["2023-02"]
+    assert months_until("2023-02", 4) == ["2022-11", "2022-12", "2023-01", "2023-02"]
+    assert months_until("2023-12", 13)[0] == "2022-12"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ GOOD: list[dict[str, object]] = [
     {"train_month": "2022-12", "valid_month": "2023-01", "one_month": False},
     {"train_month": "2022-12", "one_month": True},
     {"train_month": None, "valid_month": None, "one_month": True},
+    {"train_month": "2023-12", "num_months": 240},
+    {"num_months": 1, "one_month": True},
     {"data": "s3://bucket/a prefix", "num_trials": 1000, "seed": 2**32 - 1},
     {"data": "/months of 2023/@home", "num_trials": 1, "seed": 0},
 ]
@@ -29,6 +31,7 @@ BAD: list[dict[str, object]] = [
     *({"data": data} for data in ("", "${TRAINYARD_DATA}", "$DATA", "{{ $TRAINYARD_DATA }}")),
     *({"num_trials": count} for count in (0, -1, 1001, 1.5, "many")),
     {"one_month": "2023-01"},
+    *({"num_months": count} for count in (0, 241, "many")),
     *({"seed": seed} for seed in (-1, 2**32, "x")),
 ]
 
@@ -60,6 +63,11 @@ def test_one_month_beside_a_validation_month_is_refused() -> None:
         taxi_train.validate_parameters(given)
 
 
+def test_one_month_beside_several_is_refused() -> None:
+    with pytest.raises(ParameterTypeError, match="num_months 3 with one_month: leave one of them"):
+        taxi_train.validate_parameters({"num_months": 3, "one_month": True})
+
+
 def test_the_longest_trip_is_longer_than_the_shortest() -> None:
     with pytest.raises(ParameterTypeError, match="y_max 5 is not above y_min 5"):
         taxi_train.validate_parameters({"y_min": 5, "y_max": 5})
@@ -74,7 +82,7 @@ def test_a_run_and_all_that_waits_in_it_have_an_end() -> None:
         for name, part in vars(module).items()
         if isinstance(part, Task)
     }
-    assert len(parts) == 13
+    assert len(parts) == 12
     assert [name for name, task in parts.items() if not task.timeout_seconds] == []
 
 

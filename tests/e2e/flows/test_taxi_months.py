@@ -1,4 +1,4 @@
-"""The training flow on one month, which isn't like the one before it: on a Prefect server."""
+"""The training flow on one month and on several: on a Prefect server."""
 
 from pathlib import Path
 
@@ -71,3 +71,37 @@ def test_the_month_is_prepared_once(here: Place) -> None:
         mine = [each for each in runs if each.start_time and each.start_time > done.start_time]  # type: ignore[operator]
     assert len(mine) == 1
     assert Path(here.store, "runs", str(done.id), "parts").is_dir()
+
+
+def test_a_model_is_trained_on_as_many_months_as_a_run_asks_for(here: Place) -> None:
+    months = ("2022-11", "2022-12", "2023-01", "2023-02")
+    for month in months:
+        put_month(here.folder, month, rows=2_000)
+    given: dict[str, object] = {"data": str(here.folder), "train_month": "2023-01", **LIMITS}
+    done = run(**given, num_months=3)
+    assert ended(done) == ("Completed", "")
+    assert done.name == "train 2022-11 to 2023-01, validate 2023-02"
+    version = here.client.get_model_version(SPEC.name, "1")
+    assert "trained on 2022-11 to 2023-01, validated on 2023-02" in (version.description or "")
+    lineage = recorded_lineage(here.client, SPEC, "1")
+    assert [seen.name for seen in lineage.seen] == [f"green_tripdata {each}" for each in months]
+    assert [bool(seen.held_out_by) for seen in lineage.seen] == [False, False, False, True]
+    for found in here.runs_of(done):
+        read = [(d.tags[0].value, d.dataset.name) for d in found.inputs.dataset_inputs]
+        names = [f"green_tripdata {month}" for month in months]
+        uses = ["training"] * 3 + ["validation"]
+        assert sorted(read) == list(zip(uses, names, strict=True))
+    kept = sum(seen.rows for seen in lineage.seen[:3])
+    table = str(artifacts(done.id)["taxi-train-report"].data)
+    assert "| rows | 2022-11 to 2023-01 (train) | 2023-02 (validate) |" in table
+    assert f"| rows kept | {kept:,} | {lineage.seen[3].rows:,} |" in table
+    said = reproduce(here.client, SPEC.name, "1")
+    assert said.startswith(f"{SPEC.name} version 1 is reproduced")
+    # with a third of the rows, it is another model
+    alone = run(**given)
+    assert ended(alone) == ("Completed", "")
+    rmse = [
+        min(each.data.metrics.get("rmse_valid", 99) for each in here.runs_of(found))
+        for found in (done, alone)
+    ]
+    assert rmse[0] != rmse[1]
