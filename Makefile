@@ -94,7 +94,7 @@ types: .venv/.dev ## mypy, strict
 	@.venv/bin/mypy
 
 bench: .venv/.laptop ## the taxi pipeline against the tutorial's own method, as ratios
-	@$(TRAINYARD:trainyard=bench.taxi)
+	@$(TRAINYARD:trainyard=bench)
 
 ## Look after it
 .PHONY: format generate lock pictures clean help

@@ -5,7 +5,18 @@ import os
 import resource
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a process took."""
+
+    megabytes: float
+    """At most."""
+    seconds: float
 
 
 def environment_of(folder: Path) -> dict[str, str]:
@@ -18,17 +29,21 @@ def environment_of(folder: Path) -> dict[str, str]:
     }
 
 
-def in_own_process(
-    data: str, months: tuple[str, str], folder: Path, *, trials: int, seed: int
-) -> float:
-    """Run the whole flow; gives the megabytes that it took at most.
+def peak() -> float:
+    """The megabytes that this process took at most."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1e6 if sys.platform == "darwin" else most / 1e3  # bytes there, kB elsewhere
+
+
+def in_own_process(data: str, months: tuple[str, str], folder: Path, **parameters: object) -> Cost:
+    """Run the whole flow, with the parameters of `taxi_train` beside its months.
 
     A process has one peak, and Prefect reads its settings once: so it has one of its own.
     """
     arguments = {"data": data, "train_month": months[0], "valid_month": months[1]}
     # limits that any model satisfies: the cost is to be measured, not the model
     limits = {"max_rmse_valid": 1e3, "max_inference_time": 1}
-    given = json.dumps({**arguments, **limits, "num_trials": trials, "seed": seed})
+    given = json.dumps({**arguments, **limits, **parameters})
     environment = {**os.environ, **environment_of(folder)}
     environment.pop("PREFECT_API_URL", None)
     done = subprocess.run(  # noqa: S603 (this module)
@@ -40,7 +55,7 @@ def in_own_process(
     )
     if done.returncode:
         raise RuntimeError(f"the flow failed:\n{done.stdout}{done.stderr}")
-    return float(done.stdout.split()[-1])
+    return Cost(*map(float, done.stdout.split()[-2:]))
 
 
 if __name__ == "__main__":
@@ -51,6 +66,6 @@ if __name__ == "__main__":
 
     with get_client(sync_client=True) as client:  # what `make deploy` gives a stack
         client.upsert_global_concurrency_limit_by_name(PROMOTION, 1)
+    start = time.perf_counter()
     taxi_train(**json.loads(sys.argv[1]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(peak / 1e6 if sys.platform == "darwin" else peak / 1e3)  # bytes there, kB elsewhere
+    print(peak(), time.perf_counter() - start)

@@ -28,6 +28,7 @@ from rich.table import Table
 from upath import UPath
 
 from bench.flow_process import environment_of, in_own_process
+from bench.page import show
 from flows.lifecycle.champion import CHAMPION
 from flows.lifecycle.registry import CHALLENGER, aliases, promote, versions
 from flows.taxi.features import TRIP_COLUMNS, model_input
@@ -210,7 +211,7 @@ def main(data: str, months: tuple[str, str], console: Console, seconds: float = 
         rows = raw.drop_nulls().head(max(load.rows for load in LOADS))
         for seed in (1, 2):
             status.update(f"training the model of a {'second ' * (seed - 1)}version")
-            in_own_process(data, months, folder, trials=2, seed=seed)
+            in_own_process(data, months, folder, num_trials=2, seed=seed)
         client = MlflowClient(environment_of(folder)["MLFLOW_TRACKING_URI"])
         client.delete_registered_model_alias(SPEC.name, CHALLENGER)  # MLflow's server has none
         python = [sys.executable, "-m"]
@@ -240,18 +241,18 @@ def main(data: str, months: tuple[str, str], console: Console, seconds: float = 
             shadowed = run(trainyard, rows, LOADS[0], seconds)
             status.update(f"{PROMOTIONS} promotions under load")
             moved, taken = promotions(trainyard, client, rows)
-    console.print(table(found, memory))
-    console.print(
+    show(
+        console,
+        "serving",
+        table(found, memory),
         f"with a challenger in shadow, {LOADS[0].rate} requests a second: p95 "
         f"{shadowed.percentile(0.95):.1f} ms, {shadowed.cpu:.1f} ms of processor a request, "
-        f"{shadowed.memory:.0f} MB"
-    )
-    console.print(
+        f"{shadowed.memory:.0f} MB",
         f"{PROMOTIONS} promotions at {LOADS[0].rate} requests a second: {taken} taken, "
         f"{moved.failed} of {len(moved.latencies) + moved.failed} requests failed, "
-        f"p95 {moved.percentile(0.95):.1f} ms"
+        f"p95 {moved.percentile(0.95):.1f} ms",
+        f"{data}: {months[0]} validated on {months[1]}",
     )
-    console.print(f"{data}: {months[0]} validated on {months[1]}; {os.cpu_count()} cores")
 
 
 def table(found: dict[tuple[str, Load], list[Served]], memory: dict[str, float]) -> Table:

@@ -5,7 +5,6 @@ it follows (mlops-zoomcamp). Prefect and MLflow are left out: both sides would p
 """
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +14,8 @@ from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import root_mean_squared_error
 from sklearn.pipeline import make_pipeline
+
+from bench.result import Result
 
 PARAMS: dict[str, object] = {
     "max_depth": 30,
@@ -26,23 +27,6 @@ PARAMS: dict[str, object] = {
     "seed": 42,
 }
 """The course's best run; the tree method stays XGBoost's default, as in the tutorial."""
-
-
-@dataclass(frozen=True)
-class TutorialResult:
-    """Seconds per stage, and the error on the validation month in minutes."""
-
-    features_seconds: float
-    """Reading both months, and everything up to the matrices."""
-    linear_seconds: float
-    xgboost_seconds: float
-    linear_rmse: float
-    xgboost_rmse: float
-
-    @property
-    def seconds(self) -> float:
-        """All stages."""
-        return self.features_seconds + self.linear_seconds + self.xgboost_seconds
 
 
 class PrepareFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -69,7 +53,7 @@ def load(path: Path) -> pd.DataFrame:
     return trips[(trips.duration >= 1) & (trips.duration <= 60)]
 
 
-def run(train: Path, valid: Path) -> TutorialResult:
+def run(train: Path, valid: Path) -> Result:
     """Train both of the tutorial's models on a raw month and validate them on another."""
     start = time.perf_counter()
     train_trips, valid_trips = load(train), load(valid)
@@ -94,7 +78,7 @@ def run(train: Path, valid: Path) -> TutorialResult:
         verbose_eval=False,
     )
     xgboost_rmse = root_mean_squared_error(y_valid, booster.predict(valid_matrix))
-    return TutorialResult(
+    return Result(
         features_seconds=featured - start,
         linear_seconds=fitted - featured,
         xgboost_seconds=time.perf_counter() - fitted,

@@ -39,7 +39,7 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 def variables(command: str) -> set[str]:
     """What a word of make takes, as its variables."""
     if command == "bench":
-        from bench.taxi import app as bench
+        from bench.__main__ import app as bench
 
         arguments = bench.assemble_argument_collection()
     elif command in FORWARDED:
