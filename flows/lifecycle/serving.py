@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,6 +76,34 @@ class Refusal(BaseModel):
     detail: str
 
 
+@dataclass
+class _UnderWay:
+    """Requests that aren't answered yet, and the bytes of their bodies."""
+
+    limits: Limits
+    requests: int = 0
+    bytes: int = 0
+
+    def enter(self) -> None:
+        """Count a request, or tell it to come again."""
+        if self.requests >= self.limits.at_once:
+            raise RequestError(503, "busy", f"{self.requests} requests are under way: try again")
+        self.requests += 1
+
+    def hold(self, size: int) -> None:
+        """Count a part of its body, if there is room for it."""
+        if self.bytes + size > self.limits.bytes_at_once:
+            raise RequestError(
+                503, "busy", f"requests of {self.bytes:,} bytes are under way: try again"
+            )
+        self.bytes += size
+
+    def leave(self, size: int) -> None:
+        """The request is over, and its body of so many bytes is gone."""
+        self.requests -= 1
+        self.bytes -= size
+
+
 def create_app(
     watch: Watch,
     reader: RowReader,
@@ -99,25 +128,16 @@ def create_app(
             shadow.offer(answered, logged)
 
     app = _without_predictions(watch, metrics, hosts, _living(watch, log, shadow, pool))
-    under_way = held = 0
-
-    def hold(size: int) -> None:
-        nonlocal held
-        if held + size > limits.bytes_at_once:
-            raise RequestError(503, "busy", f"requests of {held:,} bytes are under way: try again")
-        held += size
+    under_way = _UnderWay(limits)
 
     @app.post("/predict", response_model=Predictions, **_documented(reader))
     async def predict(request: Request) -> Response:
         """Predict some rows."""
-        nonlocal under_way, held
         served, start = _loaded(watch), time.perf_counter()
-        if under_way >= limits.at_once:
-            raise RequestError(503, "busy", f"{under_way} requests are under way: try again")
-        under_way += 1
+        under_way.enter()
         body = bytearray()
         try:
-            await _read(request, limits, body, hold)
+            await _read(request, limits, body, under_way)
             kind = request.headers.get("content-type", "")
             work = asyncio.get_running_loop().run_in_executor(
                 pool, _answer, served, watch, reader, metrics, bytes(body), kind
@@ -132,8 +152,7 @@ def create_app(
                 503, "time", f"no answer within {limits.seconds:g} s: send fewer rows"
             ) from None
         finally:
-            under_way -= 1
-            held -= len(body)
+            under_way.leave(len(body))
             metrics.seconds.observe(time.perf_counter() - start)
 
     return app
@@ -205,9 +224,7 @@ def _answer(
     return answer, answered
 
 
-async def _read(
-    request: Request, limits: Limits, body: bytearray, hold: Callable[[int], None]
-) -> None:
+async def _read(request: Request, limits: Limits, body: bytearray, under_way: _UnderWay) -> None:
     """Read a body, if it isn't too large or too slow, and there is room for it."""
     too_large = RequestError(413, "size", f"a request has {limits.bytes:,} bytes at most")
     declared = request.headers.get("content-length", "")
@@ -216,7 +233,7 @@ async def _read(
     try:
         async with asyncio.timeout(limits.seconds):
             async for part in request.stream():
-                hold(len(part))
+                under_way.hold(len(part))
                 body += part
                 if len(body) > limits.bytes:
                     raise too_large
