@@ -3,6 +3,8 @@
 import json
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -10,6 +12,7 @@ import httpx
 import pytest
 
 from tests.infra.components.emulated_iam import HERE, client, refused
+from trainyard.rehearsal.emulator_session import Session
 
 pytestmark = pytest.mark.server
 
@@ -212,6 +215,253 @@ def test_a_call_needs_these_rights_and_each_of_them(url: str, job: None, what: s
 def test_a_right_on_one_cluster_is_none_on_another(url: str, job: None) -> None:
     rights = [RUN, PASS["task"], PASS["execution"]]
     assert not allowed(url, lambda c: c("ecs").run_task(cluster="d", taskDefinition="job"), rights)
+
+
+# --- tags in conditions --------------------------------------------------------------------------
+# AWS's service authorization reference for EC2: on which resources a call is authorized, and with
+# which of them aws:RequestTag and aws:ResourceTag go.
+EC2 = f"arn:aws:ec2:us-east-1:{HERE}"
+TAGS = [{"Key": "stack", "Value": "dev"}]
+ASKED_FOR = {"StringEquals": {"aws:RequestTag/stack": "dev"}}
+ITS_OWN = {"StringEquals": {"aws:ResourceTag/stack": "dev"}}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A stack's network, tagged with it."""
+
+    vpc: str
+    subnet: str
+    table: str
+    association: str
+    gateway: str
+    group: str
+    rule: str
+    address: str
+
+
+@pytest.fixture(scope="module")
+def networks(url: str) -> dict[str, Network]:
+    """Two stacks' networks: `dev`, and `dev2`, of whose name the other's is a part."""
+    return {stack: made_network(client(url, "ec2"), stack) for stack in ("dev", "dev2")}
+
+
+def made_network(ec2: Any, stack: str) -> Network:
+    def of(kind: str) -> dict[str, Any]:
+        tags = [{"Key": "stack", "Value": stack}]
+        return {"TagSpecifications": [{"ResourceType": kind, "Tags": tags}]}
+
+    vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16", **of("vpc"))["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.7.1.0/24", **of("subnet"))["Subnet"]
+    table = ec2.create_route_table(VpcId=vpc, **of("route-table"))["RouteTable"]["RouteTableId"]
+    gateway = ec2.create_internet_gateway(**of("internet-gateway"))["InternetGateway"]
+    group = ec2.create_security_group(
+        GroupName=stack, Description="x", VpcId=vpc, **of("security-group")
+    )["GroupId"]
+    rule = ec2.authorize_security_group_ingress(
+        GroupId=group, IpPermissions=[port(443)], **of("security-group-rule")
+    )["SecurityGroupRules"][0]["SecurityGroupRuleId"]
+    joined = ec2.associate_route_table(RouteTableId=table, SubnetId=subnet["SubnetId"])
+    return Network(
+        vpc=vpc,
+        subnet=subnet["SubnetId"],
+        table=table,
+        association=joined["AssociationId"],
+        gateway=gateway["InternetGatewayId"],
+        group=group,
+        rule=rule,
+        address=ec2.allocate_address(Domain="vpc", **of("elastic-ip"))["AllocationId"],
+    )
+
+
+def port(number: int) -> dict[str, Any]:
+    ranges = [{"CidrIp": "10.7.0.0/16"}]
+    return {"IpProtocol": "tcp", "FromPort": number, "ToPort": number, "IpRanges": ranges}
+
+
+def new(kind: str) -> dict[str, Any]:
+    return {"TagSpecifications": [{"ResourceType": kind, "Tags": TAGS}]}
+
+
+def making(action: str, kind: str, *others: str) -> list[Right]:
+    """What it takes to make a tagged resource: of its kind, on others, and its tags."""
+    tagged = {"StringEquals": {"ec2:CreateAction": action, "aws:RequestTag/stack": "dev"}}
+    return [
+        (f"ec2:{action}", f"{EC2}:{kind}/*", ASKED_FOR),
+        *((f"ec2:{action}", f"{EC2}:{each}/*", ITS_OWN) for each in others),
+        ("ec2:CreateTags", f"{EC2}:{kind}/*", tagged),
+    ]
+
+
+def on(action: str, *kinds: str) -> list[Right]:
+    """What it takes to change resources."""
+    return [(f"ec2:{action}", f"{EC2}:{kind}/*", ITS_OWN) for kind in kinds]
+
+
+NETWORK_CALLS: dict[str, tuple[Callable[[Any, Network], Any], list[Right]]] = {
+    "a VPC": (
+        lambda ec2, _: ec2.create_vpc(CidrBlock="10.6.0.0/16", **new("vpc")),
+        making("CreateVpc", "vpc"),
+    ),
+    "a subnet": (
+        lambda ec2, n: ec2.create_subnet(VpcId=n.vpc, CidrBlock="10.7.2.0/24", **new("subnet")),
+        making("CreateSubnet", "subnet", "vpc"),
+    ),
+    "a route table": (
+        lambda ec2, n: ec2.create_route_table(VpcId=n.vpc, **new("route-table")),
+        making("CreateRouteTable", "route-table", "vpc"),
+    ),
+    "an internet gateway": (
+        lambda ec2, _: ec2.create_internet_gateway(**new("internet-gateway")),
+        making("CreateInternetGateway", "internet-gateway"),
+    ),
+    "an address": (
+        lambda ec2, _: ec2.allocate_address(Domain="vpc", **new("elastic-ip")),
+        making("AllocateAddress", "elastic-ip"),
+    ),
+    "a NAT gateway": (
+        lambda ec2, n: ec2.create_nat_gateway(
+            SubnetId=n.subnet, AllocationId=n.address, **new("natgateway")
+        ),
+        making("CreateNatGateway", "natgateway", "subnet", "elastic-ip"),
+    ),
+    "a security group": (
+        lambda ec2, n: ec2.create_security_group(
+            GroupName=str(uuid.uuid4()), Description="x", VpcId=n.vpc, **new("security-group")
+        ),
+        making("CreateSecurityGroup", "security-group", "vpc"),
+    ),
+    "an endpoint": (
+        lambda ec2, n: ec2.create_vpc_endpoint(
+            VpcId=n.vpc,
+            ServiceName="com.amazonaws.us-east-1.s3",
+            RouteTableIds=[n.table],
+            **new("vpc-endpoint"),
+        ),
+        making("CreateVpcEndpoint", "vpc-endpoint", "vpc", "route-table"),
+    ),
+    "a rule": (
+        lambda ec2, n: ec2.authorize_security_group_egress(
+            GroupId=n.group, IpPermissions=[port(80)], **new("security-group-rule")
+        ),
+        [
+            *on("AuthorizeSecurityGroupEgress", "security-group"),
+            making("AuthorizeSecurityGroupEgress", "security-group-rule")[-1],
+        ],
+    ),
+    "a changed rule": (
+        lambda ec2, n: ec2.modify_security_group_rules(
+            GroupId=n.group,
+            SecurityGroupRules=[
+                {
+                    "SecurityGroupRuleId": n.rule,
+                    "SecurityGroupRule": {"IpProtocol": "tcp", "FromPort": 1, "ToPort": 1},
+                }
+            ],
+        ),
+        on("ModifySecurityGroupRules", "security-group", "security-group-rule"),
+    ),
+    "a gateway of a VPC": (
+        lambda ec2, n: ec2.attach_internet_gateway(InternetGatewayId=n.gateway, VpcId=n.vpc),
+        on("AttachInternetGateway", "internet-gateway", "vpc"),
+    ),
+    "a route": (
+        lambda ec2, n: ec2.create_route(
+            RouteTableId=n.table, DestinationCidrBlock="0.0.0.0/0", GatewayId=n.gateway
+        ),
+        on("CreateRoute", "route-table"),
+    ),
+    "a subnet's table": (
+        lambda ec2, n: ec2.associate_route_table(RouteTableId=n.table, SubnetId=n.subnet),
+        on("AssociateRouteTable", "route-table", "subnet"),
+    ),
+    "a subnet without its table": (
+        lambda ec2, n: ec2.disassociate_route_table(AssociationId=n.association),
+        on("DisassociateRouteTable", "route-table", "subnet"),
+    ),
+    "a VPC's names": (
+        lambda ec2, n: ec2.modify_vpc_attribute(VpcId=n.vpc, EnableDnsSupport={"Value": True}),
+        on("ModifyVpcAttribute", "vpc"),
+    ),
+    "an address given back": (
+        lambda ec2, n: ec2.release_address(AllocationId=n.address),
+        on("ReleaseAddress", "elastic-ip"),
+    ),
+    "another tag": (
+        lambda ec2, n: ec2.create_tags(Resources=[n.vpc], Tags=TAGS),
+        [
+            (
+                "ec2:CreateTags",
+                f"{EC2}:vpc/*",
+                {
+                    "StringEquals": {"aws:ResourceTag/stack": "dev", "aws:RequestTag/stack": "dev"},
+                    "ForAllValues:StringEquals": {"aws:TagKeys": ["stack"]},
+                },
+            )
+        ],
+    ),
+    "a tag less": (
+        lambda ec2, n: ec2.delete_tags(Resources=[n.subnet], Tags=[{"Key": "other"}]),
+        [
+            (
+                "ec2:DeleteTags",
+                f"{EC2}:subnet/*",
+                {**ITS_OWN, "ForAllValues:StringNotEquals": {"aws:TagKeys": ["stack"]}},
+            )
+        ],
+    ),
+    "no group": (
+        lambda ec2, n: ec2.delete_security_group(GroupId=n.group),
+        on("DeleteSecurityGroup", "security-group"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NETWORK_CALLS)
+def test_a_call_on_a_network_needs_a_right_on_each_resource_by_its_tags(
+    url: str, networks: dict[str, Network], what: str
+) -> None:
+    call, rights = NETWORK_CALLS[what]
+    for lacking in rights:
+        others = [right for right in rights if right != lacking]
+        assert not allowed(url, lambda c: call(c("ec2"), networks["dev"]), others), lacking
+    if any(condition == ITS_OWN for _, _, condition in rights):
+        assert not allowed(url, lambda c: call(c("ec2"), networks["dev2"]), rights)
+    assert allowed(url, lambda c: call(c("ec2"), networks["dev"]), rights)
+
+
+def test_a_new_resource_has_to_come_with_the_tag(url: str) -> None:
+    rights = making("CreateVpc", "vpc")
+    other = [{"ResourceType": "vpc", "Tags": [{"Key": "stack", "Value": "dev2"}]}]
+    for given in ({}, {"TagSpecifications": other}):
+        assert not allowed(
+            url,
+            lambda c, given=given: c("ec2").create_vpc(CidrBlock="10.6.0.0/16", **given),
+            rights,
+        )
+
+
+# --- a token of GitHub's -------------------------------------------------------------------------
+def test_a_trust_policy_may_ask_for_the_branch(url: str) -> None:
+    host = "token.actions.githubusercontent.com"
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Federated": f"arn:aws:iam::{HERE}:oidc-provider/{host}"},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": {f"{host}:ref": "refs/heads/main"}},
+    }
+    role = client(url, "iam").create_role(
+        RoleName=str(uuid.uuid4()),
+        AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
+    )["Role"]["Arn"]
+    session = Session(home=Path(), port=int(url.rsplit(":", 1)[1]))
+
+    def take(**claims: str) -> None:
+        session.take_role(role, "repo:acme@11/rides@22:environment:dev", **claims)
+
+    assert not refused(lambda: take(ref="refs/heads/main"))
+    assert refused(lambda: take(ref="refs/heads/other"))
+    assert refused(lambda: take(ref=""))
 
 
 # --- images ---------------------------------------------------------------------------------------

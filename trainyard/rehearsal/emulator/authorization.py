@@ -5,7 +5,9 @@
   started with tags (MiniStack asks for the cluster, and never for PassRole).
 - iam:PermissionsBoundary is known of the calls that make, change and bound roles. Requests count as made by TLS.
 - Log streams, parameters by path, database groups, budgets, alarms, dashboards, rules and images are authorized by their names.
-- A token's `repository_id` is known to trust policies, beside its audience and subject.
+- EC2's calls are authorized on each resource that they name or make, with its tags: network_authorization.py. Tags of databases, clusters,
+  tasks, images, rules and Cloud Map are known to conditions too.
+- A token's `repository_id` and `ref` are known to trust policies, beside its audience and subject.
 - What a role was allowed or denied for the first time stands in the emulator's log, as "decided {...}".
 """
 
@@ -14,9 +16,10 @@ import contextvars
 import json
 import re
 
+import network_authorization
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import cognito, ecs, iam, sts
+from ministack.services import cognito, ecs, iam, rds, servicediscovery, sts, tagging
 
 # Of the request being authorized: condition keys, and the rights that it needs beside its own action's.
 CALL = contextvars.ContextVar("call")
@@ -60,6 +63,13 @@ def resource_arn(
         given = {}
     if service == "ecs" and (found := ecs_resource(headers, given)):
         return found
+    if service == "ec2":
+        asked = {name: first(value) for name, value in query.items()}
+        if needed := network_authorization.checks(asked):
+            (_, on, keys), *also = needed
+            also = [(f"ec2:{action}", arn, keys) for action, arn, keys in also]
+            CALL.set({"context": keys, "also": also})
+            return on
     if service == "iam":
         role = iam._roles.get(iam_actions._query_param(query, "RoleName")) or {}
         bound = iam_actions._query_param(query, "PermissionsBoundary")
@@ -148,12 +158,16 @@ def decide(access_key, action, service, region, resource, context, _original=iam
 def enforce(access_key, action, service, region, resource_arn="*", service_context=None):
     if service == "budgets" and "Tag" not in action:  # AWS has two for the rest of its calls
         action = f"budgets:{'View' if ':Describe' in action else 'Modify'}Budget"
-    call = CALL.get({}) if service in ("ecs", "iam") else {}
-    context = {**(service_context or {}), **call.get("context", {})}
-    denied = decide(access_key, action, service, region, resource_arn, context)
+    call = CALL.get({}) if service in ("ec2", "ecs", "iam") else {}
+    asked = service_context or {}
+    if service == "ec2" and call and not action.endswith("Tags"):
+        asked = {}  # its tags are those of one of the resources
+    denied = decide(
+        access_key, action, service, region, resource_arn, {**asked, **call.get("context", {})}
+    )
     for also, resource, conditions in call.get("also", []):
         prefix = also.split(":")[0]
-        given = {**context, **conditions} if prefix == service else conditions
+        given = {**asked, **conditions} if prefix == service else conditions
         denied = denied or decide(access_key, also, prefix, region, resource, given)
     return denied
 
@@ -167,11 +181,25 @@ def token_principal(token, *rest, _original=sts._web_identity_principal):
     with contextlib.suppress(KeyError, ValueError):
         claims = cognito._decode_id_token_unverified(token)
         host = claims["iss"].split("://", 1)[-1]
-        keys |= {f"{host}:repository_id": claims["repository_id"]}
+        keys |= {
+            f"{host}:{name}": claims[name] for name in ("repository_id", "ref") if name in claims
+        }
     return principal, keys
 
 
+def tagged(store):
+    """The tags that a service of MiniStack's keeps by ARN, as `tagging` wants them."""
+    return lambda: iter(store.items())
+
+
 def install():
+    tagging._RESOURCE_TAG_COLLECTORS |= {
+        "ecr": tagging._collect_ecr,
+        "ecs": tagging._collect_ecs,
+        "events": tagging._collect_eventbridge,
+        "rds": tagged(rds._tags),
+        "servicediscovery": tagged(servicediscovery._resource_tags),
+    }
     iam_actions.extract_resource_arn, iam_evaluator.enforce = resource_arn, enforce
     iam_evaluator._resolve_condition_key = condition_key
     sts._web_identity_principal = token_principal
