@@ -251,7 +251,7 @@ def main(data: str, months: tuple[str, str], console: Console, seconds: float = 
         f"{PROMOTIONS} promotions at {LOADS[0].rate} requests a second: {taken} taken, "
         f"{moved.failed} of {len(moved.latencies) + moved.failed} requests failed, "
         f"p95 {moved.percentile(0.95):.1f} ms",
-        f"{data}: {months[0]} validated on {months[1]}",
+        f"{Path(data).name}: {months[0]} validated on {months[1]}",
     )
 
 

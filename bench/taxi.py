@@ -192,7 +192,7 @@ def main(data: str, names: tuple[str, str], console: Console) -> None:
         status.update("the tutorial")
         theirs = tutorial.run(*months.paths)
     measured = table(theirs, script, ours, alike, searched, flow.megabytes)
-    show(console, "taxi", measured, f"{data}: {names[0]} validated on {names[1]}")
+    show(console, "taxi", measured, f"{Path(data).name}: {names[0]} validated on {names[1]}")
 
 
 def _months(data: str, names: tuple[str, str], folder: Path) -> tuple[Months, Months]:
