@@ -57,8 +57,6 @@ def checks(given):
     asked = requested(given)
     if made := NEW.get(action):
         needed.insert(0, (action, arn(made), asked.get(made, {})))
-    if action in ("CreateTags", "DeleteTags"):
-        return needed or None  # the tags are in the request's own context
     for of, tags in asked.items():
         needed.append(("CreateTags", arn(of), {**tags, "ec2:CreateAction": action}))
     return needed or None
